@@ -1,0 +1,1 @@
+"""The course machine: exercises whose checks teach, progress, and the build of the notebooks."""

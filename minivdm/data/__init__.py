@@ -1,0 +1,1 @@
+"""Videos to learn from: the rendered fireworks world, and folders of your own clips."""
