@@ -1,0 +1,1 @@
+"""One module per kind of golden file: how to recompute its outputs with our code (see `minivdm.parity`)."""
