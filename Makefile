@@ -1,0 +1,45 @@
+# make demo   set up .venv, train a small model on the fireworks GIFs, resume it, sample: everything lands in outputs/demo/
+# make test   set up .venv, then every test: unit, golden, property, notebooks
+# make lab    set up .venv, then JupyterLab on this machine only (loopback)
+# make notebooks   rebuild and execute both notebook sets from solutions/*.py
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lab notebooks lint
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(READY): pyproject.toml constraints.txt Makefile
+	@echo "Setting up $(VENV): a few minutes the first time (PyTorch is most of it)."
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"minivdm needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV) || { echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@$(BIN)/python -c 'import pathlib; pathlib.Path("$(READY)").touch()'
+	@echo "$(VENV) is ready."
+
+demo: $(READY)
+	$(BIN)/python -m minivdm.demo
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	@echo "JupyterLab opens on this machine only. Start with notebooks/01_ddpm_math.ipynb; stop with Ctrl-C twice."
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_ddpm_math.ipynb $(LAB_OPTIONS)
+
+notebooks: $(READY)
+	$(BIN)/python -m minivdm.course.build --execute
+
+lint: $(READY)
+	$(BIN)/ruff check .

@@ -1,0 +1,201 @@
+"""The command line: `minivdm COMMAND …`. Heavy imports wait until a command needs them, so that help is instant."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from minivdm.errors import UserError
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+
+
+def data(argv: list[str]) -> None:
+    """render a folder of fireworks clips with captions"""
+    parser = _parser("data", data)
+    parser.add_argument("world", choices=["fireworks"], help="what to render")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--clips", type=int, default=256, help="how many")
+    parser.add_argument("--level", choices=["single", "scene"], default="single", help="one shell, or one to three")
+    parser.add_argument("--size", type=int, default=32, help="height and width in pixels")
+    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=["train", "test"], default="train", help="test has combinations that train lacks")
+    parser.add_argument("--format", choices=["gif", "mp4", "webp", "npz"], default="gif")
+    parser.add_argument("--fps", type=float, default=8.0)
+    options = parser.parse_args(argv)
+    from minivdm.data.write_dataset import write_fireworks
+
+    write_fireworks(options.out, clips=options.clips, level=options.level, size=options.size, frames=options.frames,
+                    seed=options.seed, split=options.split, format=options.format, fps=options.fps)
+    print(f"wrote {options.clips} clips and captions.jsonl to {options.out}")
+
+
+def train(argv: list[str]) -> None:
+    """train a model; any setting of a preset can follow, such as --training.steps 500"""
+    parser = _parser("train", train)
+    parser.add_argument("task", choices=["unet3d"], help="what to train")
+    parser.add_argument("--preset", help="settings to start from: toy, small, fireworks_a6000 (default: toy)")
+    parser.add_argument("--data", help="folder of GIF, MP4 or WebP clips (default: fireworks rendered in memory)")
+    parser.add_argument("--run", type=Path, help="folder that keeps the run (default: runs/TASK-PRESET)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
+    options, rest = parser.parse_known_args(argv)
+    from minivdm.config import load_config, load_preset, parse_overrides
+
+    overrides = parse_overrides(rest) | ({"data.folder": options.data} if options.data else {})
+    run = options.run or Path("runs") / f"{options.task}-{options.preset or 'toy'}"
+    if options.resume:
+        if not (run / "config.yaml").is_file():
+            raise UserError(f"nothing to resume: {run} holds no run; start one without --resume, or give its folder with --run")
+        config = load_config(run / "config.yaml", overrides)
+        if options.preset not in (None, config.preset):
+            raise UserError(f"{run} was trained with --preset {config.preset}, not {options.preset}; leave --preset out")
+    else:
+        config = load_preset(options.preset or "toy", overrides)
+    from minivdm.training.tasks import NoisePredictionTask
+    from minivdm.training.trainer import Trainer
+
+    task = NoisePredictionTask(config)
+    trainer = Trainer(task, config, run, resume=options.resume)
+    if trainer.is_main:
+        parameters = sum(parameter.numel() for parameter in task.model.parameters())
+        print(f"{parameters:,} parameters, {len(task.dataset):,} clips, "
+              f"{'captions heard as ' + str(task.words.dim) + ' words' if task.words.dim else 'no captions'}, "
+              f"{trainer.accelerator.device.type}, {config.training.precision}, step {trainer.step} of {config.training.steps}")
+    trainer.run()
+    if trainer.is_main:
+        print(f"done: checkpoints, samples, loss.png and metrics.jsonl are in {run}")
+
+
+def sample(argv: list[str]) -> None:
+    """draw films from a trained model and write them as GIF and MP4"""
+    parser = _parser("sample", sample)
+    parser.add_argument("prompts", nargs="*", default=[""], help='such as "a large red peony bursts high on the left"')
+    parser.add_argument("--checkpoint", default="toy", help="shipped model, run folder or checkpoint folder (default: toy)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/sample"), help="folder to write")
+    parser.add_argument("--clips", type=int, default=1, help="films per prompt")
+    parser.add_argument("--method", choices=["ddpm", "ddim", "dpmpp"])
+    parser.add_argument("--steps", type=int, help="network calls per film")
+    parser.add_argument("--guidance", type=float, help="1: as trained; more: closer to the prompt, less varied")
+    parser.add_argument("--eta", type=float, help="0: deterministic DDIM, 1: as noisy as DDPM")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=int, default=4, help="each pixel is drawn this many times larger")
+    options = parser.parse_args(argv)
+    if options.clips < 1 or options.scale < 1:
+        raise UserError(f"--clips {options.clips} and --scale {options.scale}: expected whole numbers above 0")
+    from minivdm.data.io import write_video
+    from minivdm.pipelines import UnetPipeline, pick_device
+
+    pipeline = UnetPipeline.from_pretrained(options.checkpoint)
+    for prompt in options.prompts:
+        unknown = pipeline.words.unknown(prompt)
+        if unknown:
+            print(f"this model does not know: {', '.join(unknown)}", file=sys.stderr)
+    prompts = [prompt for prompt in options.prompts for _ in range(options.clips)]
+    videos = pipeline.to(pick_device())(prompts, method=options.method, steps=options.steps, guidance=options.guidance,
+                                        eta=options.eta, seed=options.seed, progress=True)
+    enlarged = videos.repeat_interleave(options.scale, -1).repeat_interleave(options.scale, -2).cpu()
+    for number, (video, prompt) in enumerate(zip(enlarged, prompts, strict=True)):
+        name = f"{number:03d}-{'-'.join(pipeline.words.split(prompt)[:8]) or 'clip'}"
+        for suffix in (".gif", ".mp4"):
+            write_video(options.out / f"{name}{suffix}", video, fps=pipeline.config.data.fps)
+        print(options.out / f"{name}.gif")
+
+
+def judge(argv: list[str]) -> None:
+    """say which fireworks are in the clips of a folder"""
+    parser = _parser("judge", judge)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args(argv)
+    from minivdm.data.grade import grade_folder
+
+    for line in grade_folder(options.folder):
+        print(line)
+
+
+def parity(argv: list[str]) -> int:
+    """compare our modules with tensors recorded from the upstream implementations"""
+    parser = _parser("parity", parity)
+    parser.add_argument("files", nargs="+", type=Path, help="golden .safetensors or .json files")
+    options = parser.parse_args(argv)
+    from minivdm.parity import run
+
+    return run(options.files)
+
+
+def check(argv: list[str]) -> int:
+    """check the exercises of your notebooks: a number such as 02, or all"""
+    parser = _parser("check", check)
+    parser.add_argument("which", help="01 to 09, or all")
+    options = parser.parse_args(argv)
+    from minivdm.course.progress import check_notebooks
+
+    return check_notebooks(options.which)
+
+
+def progress(argv: list[str]) -> None:
+    """show which exercises you have passed"""
+    _parser("progress", progress).parse_args(argv)
+    from minivdm.course.progress import progress_table
+
+    print(progress_table())
+
+
+def hint(argv: list[str]) -> None:
+    """a hint for an exercise: the idea, then the equation, then the line"""
+    parser = _parser("hint", hint)
+    parser.add_argument("exercise", help="such as 02.q_sample")
+    options = parser.parse_args(argv)
+    from minivdm.course import hint as show_hint
+
+    show_hint(options.exercise)
+
+
+COMMANDS: dict[str, Callable[[list[str]], Any]] = {
+    function.__name__: function for function in (data, train, sample, judge, parity, check, progress, hint)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (a check failed), 2 (a mistake of the user), 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: minivdm COMMAND …\n\nLearn video diffusion by building it.\n")
+        for name, function in COMMANDS.items():
+            print(f"  {name:<10} {function.__doc__}")
+        print("\nminivdm COMMAND --help says more.")
+        return 0
+    if arguments[0] == "--version":
+        from minivdm import __version__
+
+        print(__version__)
+        return 0
+    command = COMMANDS.get(arguments[0])
+    try:
+        if command is None:
+            raise UserError(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}")
+        return command(arguments[1:]) or 0
+    except UserError as error:
+        print(f"minivdm: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt as error:
+        print(f"minivdm: {error or 'interrupted'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"minivdm: {error.filename or 'file error'}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that answers a mistake in one line."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message} (minivdm {self.prog.split()[-1]} --help)")
+
+
+def _parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
+    return _Parser(prog=f"minivdm {name}", description=function.__doc__, allow_abbrev=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What is trained: a task owns the network, its loss on a batch, and how samples are drawn from it.
+
+The Trainer owns everything else. A batch is `{"video": (B, 3, T, H, W) in [-1, 1], "caption": list of B strings}`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from minivdm.config import Config
+from minivdm.data.fireworks_dataset import FireworksDataset
+from minivdm.data.folder import VideoFolder
+from minivdm.pipelines import UnetPipeline
+from minivdm.text.words import BagOfWords
+
+
+class Task(Protocol):
+    """The contract between the Trainer and what it trains."""
+
+    model: nn.Module
+    dataset: Dataset
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
+        """Loss of every clip, (B,). `seeds` has one seed per clip: all randomness comes from them."""
+        ...
+
+    def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
+        """Clips (B, 3, T, H, W) in [-1, 1] and a label for each."""
+        ...
+
+    def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write what a pipeline needs beside the weights."""
+        ...
+
+
+def make_dataset(config: Config) -> Dataset:
+    """The folder of the configuration, or fireworks rendered in memory."""
+    data = config.data
+    if data.folder is not None:
+        return VideoFolder(data.folder, size=data.size, frames=data.frames, fit=data.fit, flip=data.flip, seed=config.seed)
+    return FireworksDataset(data.clips, level=data.level, split="train", frames=data.frames, size=data.size, seed=config.seed)
+
+
+class NoisePredictionTask:
+    """Train a Unet3D to see the noise in a film (Ho et al. 2020; Ho et al. 2022, "Video Diffusion Models").
+
+    The network hears the captions as a bag of words, when the data has captions and `unet3d.captions` is on.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset | None = None, words: BagOfWords | None = None):
+        """`dataset` defaults to what the configuration names; `words` is read from the data unless a resumed run has it."""
+        self.config = config
+        self.dataset = make_dataset(config) if dataset is None else dataset
+        self.words = words or BagOfWords.from_captions(self.dataset.captions() if config.unet3d.captions else [])
+        generator_state = torch.get_rng_state()
+        torch.manual_seed(config.seed)  # nn.Module initialisers know no generator: seed the global one, then put it back
+        self.pipeline = UnetPipeline.from_config(config, self.words)
+        torch.set_rng_state(generator_state)
+        self.model = self.pipeline.unet
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
+        """Each clip draws its own timestep, noise, and whether its caption is dropped. Returns (B,)."""
+        x0 = batch["video"]
+        diffusion, training = self.pipeline.diffusion, self.config.training
+        diffusion.to(x0.device)
+        draws = [self._draw(seed, x0.shape[1:], x0.device) for seed in seeds]
+        t, drop, focus = (torch.stack([draw[i] for draw in draws]).to(x0.device) for i in range(3))
+        noise = torch.stack([draw[3] for draw in draws])
+        arguments: dict[str, Tensor] = {}
+        if self.words.dim:
+            arguments["cond"] = self.words.encode(batch["caption"]).to(x0.device)
+            arguments["null_cond"] = drop < training.null_cond_prob
+        if training.prob_focus_present:
+            arguments["focus_present_mask"] = focus < training.prob_focus_present
+        return diffusion.loss(lambda x_t, t: model(x_t, t, **arguments), x0, t, noise)
+
+    def _draw(self, seed: int, shape: torch.Size, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        t = torch.randint(self.pipeline.diffusion.num_steps, (), generator=generator)
+        drop, focus = torch.rand(2, generator=generator)
+        if device.type != "cpu":  # big draws are made where they are needed
+            generator = torch.Generator(device).manual_seed(seed)
+        return t, drop, focus, torch.randn(shape, generator=generator, device=device)
+
+    def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
+        """`sampling.clips` clips from `model`, with captions taken from the data."""
+        count = self.config.sampling.clips
+        prompts = list(self.dataset.captions(count)) if self.words.dim else [""] * count
+        pipeline = UnetPipeline(model, self.pipeline.diffusion, self.words, self.config)
+        return pipeline(prompts, seed=seed, progress=progress), prompts
+
+    def save(self, folder: Path) -> None:
+        """Write the configuration and the vocabulary: with the weights, all that a pipeline needs."""
+        self.pipeline.save_settings(folder)
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack clips into a batch; captions stay a list of strings."""
+    return {"video": torch.stack([item["video"] for item in items]), "caption": [item["caption"] for item in items]}
+
+
+def tile(videos: Tensor, columns: int = 4) -> Tensor:
+    """(B, C, T, H, W) clips side by side in one film (C, T, rows·H, columns·W); missing places are black."""
+    missing = -len(videos) % columns
+    padded = torch.cat([videos, videos.new_full((missing, *videos.shape[1:]), -1.0)])
+    return rearrange(padded, "(r k) c t h w -> c t (r h) (k w)", k=columns)
