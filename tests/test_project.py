@@ -27,7 +27,8 @@ def test_every_direct_dependency_is_pinned_within_its_range():
     for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
         floor = requirement.partition(">=")[2]
         pin = pins[_name(requirement)]
-        assert [int(part) for part in re.findall(r"\d+", pin)] >= [int(part) for part in re.findall(r"\d+", floor)], requirement
+        found, least = ([int(part) for part in re.findall(r"\d+", version)] for version in (pin, floor))
+        assert found >= least, requirement
 
 
 def test_conda_file_names_the_same_packages_and_versions():

@@ -154,7 +154,7 @@ class Trainer:
         if not math.isfinite(total) or not (math.isfinite(gradient_norm) or scaled):
             self.save()
             raise UserError(f"step {self.step}: {self._first_broken(total)}; the weights before this step are saved in "
-                            f"{self.run_dir}; lower training.learning_rate or use --training.precision fp32, then --resume")
+                            f"{self.run_dir}; lower training.learning_rate or set training.precision fp32, then --resume")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self._unwrapped, self.step)

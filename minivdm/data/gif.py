@@ -1,0 +1,186 @@
+"""GIF files, block by block.
+
+Pillow packs and unpacks the pixels of one picture; everything around them is done here, for two reasons. Pillow's writer
+merges equal frames, so a clip of 10 frames can come back with 8 and a constant clip with 1. And readers differ in what
+they do with partial frames; this one does what browsers do, which is what the maker of a GIF looked at.
+
+A GIF is a canvas size, an optional global palette, then blocks. A picture block paints a rectangle with colour indices;
+a control block before it says how long it stays, which index is transparent, and what happens to the rectangle after.
+(The standard is CompuServe's "GRAPHICS INTERCHANGE FORMAT, Version 89a", 1990.)
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from PIL import Image
+
+from minivdm.data.limits import check_frame_size
+
+TICK = Fraction(1, 100)  # GIF counts time in hundredths of a second
+UNSPECIFIED_DELAY = 10  # ticks; browsers show a frame this long when the file says 0 or 1
+MAX_RATE = 50  # a delay of 2 ticks is the shortest that browsers obey
+PALETTE_BYTES = 3 * 256
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture block: where it paints, with which colours, for how long, and what becomes of it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    interlaced: bool
+    palette: bytes
+    data: bytes  # LZW code size and sub-blocks, as in the file
+    delay: int = 0  # ticks
+    disposal: int = 0  # 0, 1 leave it; 2 clear its rectangle; 3 put back what was there before
+    transparent: int | None = None
+
+
+def read_gif(data: bytes) -> Iterator[tuple[np.ndarray, Fraction]]:
+    """Yield (frame (H, W, 3) uint8, seconds it is shown) for each picture, painted over a black canvas.
+
+    Every picture of the file is one frame, in order, however long it is shown. Raises ValueError when the file is no GIF
+    or stops early, OSError when its pixels are damaged.
+    """
+    (width, height), pictures = _parse(data)
+    # As browsers do: a canvas that is smaller than the first picture grows to hold it.
+    width = max(width, pictures[0].left + pictures[0].width)
+    height = max(height, pictures[0].top + pictures[0].height)
+    check_frame_size(width, height)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    for picture in pictures:
+        before = canvas.copy()
+        rows = slice(picture.top, picture.top + picture.height)
+        columns = slice(picture.left, picture.left + picture.width)
+        region = canvas[rows, columns]  # clipped to the canvas by the slice
+        index = _unpack(picture)[: region.shape[0], : region.shape[1]]
+        palette = np.frombuffer(picture.palette.ljust(PALETTE_BYTES, b"\0"), np.uint8).reshape(256, 3)
+        painted = np.ones(index.shape, bool) if picture.transparent is None else index != picture.transparent
+        region[painted] = palette[index[painted]]
+        yield canvas.copy(), (picture.delay if picture.delay > 1 else UNSPECIFIED_DELAY) * TICK
+        if picture.disposal == 2:
+            region[:] = 0
+        elif picture.disposal == 3:
+            canvas = before
+
+
+def write_gif(frames: np.ndarray, fps: float) -> bytes:
+    """A looping GIF of `frames` (T, H, W, 3) uint8: T pictures, equal ones too, and one palette for the whole clip."""
+    if fps > MAX_RATE:
+        raise ValueError(f"a GIF plays at most {MAX_RATE} frames per second, not {fps:g}; write .mp4 or .webp")
+    palette, indices = quantise(frames)
+    height, width = indices.shape[1:]
+    out = [struct.pack("<6sHHBBB", b"GIF89a", width, height, 0xF7, 0, 0), palette.tobytes().ljust(PALETTE_BYTES, b"\0")]
+    out.append(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # play for ever
+    shown = np.zeros_like(indices[0])
+    for index, delay in zip(indices, even_delays(len(indices), fps, TICK), strict=True):
+        # Only the rectangle that changed is stored (one pixel when nothing did): most of a night sky stays as it is.
+        changed = index != shown if out[3:] else np.ones_like(index, bool)
+        ys, xs = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        top, bottom, left, right = (ys[0], ys[-1] + 1, xs[0], xs[-1] + 1) if len(ys) else (0, 1, 0, 1)
+        out.append(struct.pack("<BBBBHBB", 0x21, 0xF9, 4, 1 << 2, delay, 0, 0))
+        out.append(struct.pack("<BHHHHB", 0x2C, left, top, right - left, bottom - top, 0))
+        out.append(_pack(index[top:bottom, left:right]))
+        shown = index
+    return b"".join([*out, b";"])
+
+
+def even_delays(count: int, fps: float, tick: Fraction) -> list[int]:
+    """`count` delays in whole ticks whose running total stays as near as can be to the exact one."""
+    exact = 1 / (Fraction(fps) * tick)
+    ends = [round(exact * i) for i in range(count + 1)]
+    return [b - a for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def quantise(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3) -> palette (≤ 256, 3) and indices (T, H, W), both uint8. Exact when 256 colours suffice."""
+    flat = frames.reshape(-1, 3)
+    codes = flat.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colours, inverse = np.unique(codes, return_inverse=True)
+    if len(colours) <= 256:
+        palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8)
+        return palette, inverse.astype(np.uint8).reshape(frames.shape[:3])
+    tall = Image.fromarray(frames.reshape(-1, frames.shape[2], 3))
+    reduced = tall.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE)
+    palette = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
+    return palette, np.asarray(reduced).reshape(frames.shape[:3])
+
+
+def _parse(data: bytes) -> tuple[tuple[int, int], list[Picture]]:
+    """Walk the blocks without unpacking a pixel."""
+    if data[:6] not in (b"GIF87a", b"GIF89a"):
+        raise ValueError(f"no GIF: it starts with {data[:6]!r}")
+    pictures: list[Picture] = []
+    try:
+        width, height, flags = struct.unpack_from("<HHB", data, 6)
+        global_palette, at = _palette(data, 13, flags)
+        control = {}
+        # The end mark may be missing (some writers forget it), a block may not.
+        while at < len(data) and data[at] != 0x3B:
+            kind, at = data[at], at + 1
+            if kind == 0x21:
+                if data[at] == 0xF9:
+                    bits, delay, index = struct.unpack_from("<BHB", data, at + 2)
+                    control = dict(delay=delay, disposal=bits >> 2 & 7, transparent=index if bits & 1 else None)
+                at = _skip_blocks(data, at + 1)
+            elif kind == 0x2C:
+                left, top, w, h, flags = struct.unpack_from("<HHHHB", data, at)
+                palette, at = _palette(data, at + 9, flags)
+                end = _skip_blocks(data, at + 1)
+                palette = palette or global_palette
+                pictures.append(Picture(left, top, w, h, bool(flags & 0x40), palette, data[at:end], **control))
+                control, at = {}, end
+            else:
+                raise ValueError(f"damaged GIF: unknown block {kind:#04x} after {len(pictures)} frames")
+    except (IndexError, struct.error):
+        raise ValueError(f"truncated GIF: it stops after {len(pictures)} whole frames") from None
+    if not pictures:
+        raise ValueError("GIF without a picture")
+    for picture in pictures:
+        check_frame_size(picture.width, picture.height)
+    return (width, height), pictures
+
+
+def _palette(data: bytes, at: int, flags: int) -> tuple[bytes, int]:
+    """The colour table at `at` if the flags announce one (else empty), and where it ends."""
+    if not flags & 0x80:
+        return b"", at
+    end = at + 3 * (2 << (flags & 7))
+    if end > len(data):
+        raise IndexError
+    return data[at:end], end
+
+
+def _skip_blocks(data: bytes, at: int) -> int:
+    """Sub-blocks are a length byte and that many bytes, the last one empty. Returns the place after the last."""
+    while data[at]:
+        at += data[at] + 1
+    return at + 1
+
+
+# Pillow sees each picture alone, in a file whose 256 colours are all black: so it neither drops, reorders nor
+# converts colours, and its "pixels" are the indices.
+_BARE_FLAGS = 0xF7
+
+
+def _unpack(picture: Picture) -> np.ndarray:
+    """The colour indices (height, width) uint8 of one picture; interlaced rows are put in order."""
+    size = picture.width, picture.height
+    alone = struct.pack("<6sHHBBB", b"GIF89a", *size, _BARE_FLAGS, 0, 0) + bytes(PALETTE_BYTES)
+    alone += struct.pack("<BHHHHB", 0x2C, 0, 0, *size, 0x40 * picture.interlaced) + picture.data + b";"
+    return np.asarray(Image.open(io.BytesIO(alone), formats=["GIF"]))
+
+
+def _pack(index: np.ndarray) -> bytes:
+    """Colour indices (h, w) uint8 -> LZW code size and sub-blocks."""
+    image = Image.fromarray(np.ascontiguousarray(index), "P")
+    image.putpalette(bytes(PALETTE_BYTES))
+    buffer = io.BytesIO()
+    image.save(buffer, "GIF", optimize=False, interlace=False)
+    return _parse(buffer.getvalue())[1][0].data
