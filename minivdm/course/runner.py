@@ -1,0 +1,133 @@
+"""Calls a learner's function without letting it do harm, and notes what it did beside returning a value."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+LIBRARY = os.path.dirname(os.__file__)  # frames in the standard library are not the learner's
+TIME_LIMIT_S = 30.0  # per call; a right answer needs milliseconds, loops included
+
+
+class OutOfTime(Exception):
+    """The answer ran longer than TIME_LIMIT_S."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call did: its value or its error, the inputs it changed, and the global random states it moved."""
+
+    value: Any = None
+    error: BaseException | None = None
+    changed: tuple[str, ...] = ()
+    moved_random_state: tuple[str, ...] = ()
+    inputs: dict[str, Any] | None = None
+
+
+def call(fn: Callable[..., Any], args: dict[str, Any], gradients: tuple[str, ...] = ()) -> Outcome:
+    """Calls `fn` with fresh copies of `args`, in order. Inputs named in `gradients` ask for gradients."""
+    inputs = {name: fresh(value, name in gradients) for name, value in args.items()}
+    random_states = _random_states()
+    value, error = None, None
+    try:
+        with torch.enable_grad(), _time_limit():  # a notebook may have turned gradients off
+            value = fn(*inputs.values())
+    except (Exception, SystemExit) as raised:  # the learner's error, shown as theirs; an interrupt stays an interrupt
+        error = raised
+    moved = tuple(name for name, same in _compare_random_states(random_states).items() if not same)
+    _restore(random_states)
+    changed = tuple(name for name in args if not _same_input(inputs[name], args[name]))
+    return Outcome(value, error, changed, moved, inputs)
+
+
+def fresh(value: Any, requires_grad: bool = False) -> Any:
+    """A copy that the learner may spoil."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().clone().requires_grad_(requires_grad)
+
+
+def _same_input(now: Any, before: Any) -> bool:
+    if not isinstance(before, torch.Tensor):
+        return True
+    return now.dtype == before.dtype and now.shape == before.shape and bool((now == before).all())
+
+
+def _random_states() -> dict[str, Any]:
+    return {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "random": random.getstate()}
+
+
+def _compare_random_states(before: dict[str, Any]) -> dict[str, bool]:
+    now = _random_states()
+    return {
+        "torch": torch.equal(now["torch"], before["torch"]),
+        "numpy": all(np.array_equal(a, b) for a, b in zip(now["numpy"], before["numpy"], strict=True)),
+        "random": now["random"] == before["random"],
+    }
+
+
+def _restore(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["random"])
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """Ends a call that never ends, where the system has an alarm (not on Windows) and we are in the main thread."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(signum: int, frame: object) -> None:
+        raise OutOfTime(f"stopped after {TIME_LIMIT_S:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _RandomOps(TorchDispatchMode):
+    """Watches for operations that draw random numbers, with a generator of their own too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+def draws_random_numbers(fn: Callable[..., Any], args: dict[str, Any]) -> bool:
+    """True when the answer draws its own random numbers in torch, from whatever generator."""
+    with _RandomOps() as watch:
+        call(fn, args)
+    return watch.seen
+
+
+def where_raised(error: BaseException) -> str:
+    """The learner's own last line before the error, as `line 3 of `f`: `return a + b``; empty when none is known."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is our own call
+    own = [frame for frame in frames if not _in_library(frame.filename)]
+    if not own:
+        return ""
+    text = (own[-1].line or "").strip()
+    return f"line {own[-1].lineno} of `{own[-1].name}`" + (f": `{text}`" if text else "")
+
+
+def _in_library(filename: str) -> bool:
+    return "site-packages" in filename or filename.startswith(LIBRARY)

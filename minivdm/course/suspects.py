@@ -1,0 +1,136 @@
+"""First suspects: patterns in wrong shapes and wrong numbers that point at a cause.
+
+Every function gets answer and expectation as tensors and returns a sentence. The first pattern that fits is told; a
+pattern never says more than what was measured.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+FACTORS = {2.0: "2", 0.5: "1/2", -1.0: "−1: a sign is flipped", 1.442695: "1/ln 2: bits instead of nats"}
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "the square root of what is expected": lambda want: want.sqrt(),
+    "the square of what is expected": lambda want: want**2,
+    "the logarithm of what is expected": lambda want: want.log(),
+    "the exponential of what is expected": lambda want: want.exp(),
+    "the reciprocal of what is expected": lambda want: 1 / want,
+    "one minus what is expected": lambda want: 1 - want,
+    "what is expected, clamped to [−1, 1]: nothing should be cut here": lambda want: want.clamp(-1, 1),
+}
+
+
+def numbers(values: torch.Tensor, most: int = 4) -> str:
+    """A few numbers as text: `0.3512` or `0.3512, 0.7024, …`."""
+    flat = values.reshape(-1)
+    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in flat[:most].tolist()]
+    return ", ".join(shown) + (", …" if flat.numel() > most else "")
+
+
+def shape_suspect(got: torch.Tensor, want: torch.Tensor) -> str:
+    have, need = tuple(got.shape), tuple(want.shape)
+    if sorted(have) == sorted(need):
+        return "the right axes in another order."
+    if tuple(n for n in have if n != 1) == tuple(n for n in need if n != 1):
+        return "axes of size 1 are missing or too many; a `rearrange` or `[:, None]` sets them right."
+    if len(have) == len(need) and have[0] != need[0] and have[1:] == need[1:] and 1 in (have[0], need[0]):
+        return "the batch axis: the whole batch was treated as one sample."
+    if got.numel() == want.numel():
+        return "the right number of elements with axes merged or split in another way."
+    if len(have) < len(need):
+        return "an axis was summed, averaged or indexed away."
+    if len(have) > len(need):
+        return "an axis too many: was something broadcast that should have been aligned first?"
+    off = [axis for axis, (a, b) in enumerate(zip(have, need, strict=True)) if a != b]
+    return f"axis {off[0]} has {have[off[0]]} entries instead of {need[off[0]]}."
+
+
+def value_suspect(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> str:
+    """`close` marks the numbers that are right. got, want: float64, one shape; `got` is finite where `want` is."""
+    for pattern in (_an_input, _where_right, _whole_function, _shuffled, _per_sample):
+        for suspect in pattern(got, want, close, inputs):
+            return suspect
+    wrong = int((~close).sum())
+    ranges = f"expected values from {want.min():.4g} to {want.max():.4g}, yours go from {got.min():.4g} to {got.max():.4g}"
+    return f"{wrong} of {got.numel()} numbers are off; {ranges}."
+
+
+def _an_input(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape == got.shape and torch.equal(value.double(), got):
+            yield f"your answer is the input `{name}`, unchanged."
+    if got.numel() > 1 and bool((got == 0).all()):
+        yield "all your numbers are zero."
+
+
+def _where_right(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    """Right (or wrong) only for some samples, some timesteps, or one end of an axis."""
+    if not bool(close.any()) or got.ndim == 0:
+        return
+    right = close.reshape(len(close), -1).all(dim=1)
+    t = inputs.get("t")
+    if isinstance(t, torch.Tensor) and t.shape == right.shape and bool(right.any()) and not bool(right.all()):
+        if bool((right == (t == 0)).all()):
+            yield "right for t = 0 only."
+        if bool((right == (t != 0)).all()):
+            yield "wrong for t = 0 only; what is special about the first step?"
+        yield f"right for t = {numbers(t[right], 6)}, wrong for t = {numbers(t[~right], 6)}."
+    for axis in range(got.ndim):
+        others = [other for other in range(got.ndim) if other != axis]
+        along = close.all(dim=others) if others else close
+        size = len(along)
+        if size > 1 and int((~along).sum()) == 1:
+            where = int((~along).nonzero()[0])
+            end = {0: " (the first)", size - 1: " (the last)"}.get(where, "")
+            yield f"everything is right except index {where}{end} of axis {axis}."
+        if size > 2 and int(along.sum()) == 1:
+            where = int(along.nonzero()[0])
+            yield f"only index {where} of axis {axis} is right" + ("; was the rest of the batch forgotten?" if axis == 0 else ".")
+
+
+def _whole_function(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    """The expectation times a constant, plus a constant, or under a simple function."""
+    large = want.abs() > 1e-2 * want.abs().max()
+    ratio = got[large] / want[large]
+    if ratio.numel() > 1 and _constant(ratio):
+        factor = float(ratio.mean())
+        named = next((text for value, text in FACTORS.items() if abs(factor / value - 1) < 1e-3), f"{factor:.4g}")
+        yield f"you are off by the same factor everywhere, {named}."
+    if got.numel() > 2 and _constant(got - want):
+        yield f"you are off by the same amount everywhere, {float((got - want).mean()):.4g}."
+    for text, function in FUNCTIONS.items():
+        if got.numel() > 1 and _near(got, function(want)):
+            yield f"your answer is {text}."
+    if _near(got.clamp(float(want.min()), float(want.max())), want):
+        yield f"values beyond {want.min():.4g} … {want.max():.4g} should have been cut off."
+
+
+def _shuffled(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    """Right numbers in the wrong place."""
+    for axis in range(got.ndim):
+        size = got.shape[axis]
+        if size > 2 and _near(got.flip(axis), want):
+            yield f"the right numbers in reverse order along axis {axis}."
+        if size > 2 and _near(got.narrow(axis, 1, size - 1), want.narrow(axis, 0, size - 1)):
+            yield f"axis {axis} is late by one: your entry i + 1 is the expected entry i."
+        if size > 2 and _near(got.narrow(axis, 0, size - 1), want.narrow(axis, 1, size - 1)):
+            yield f"axis {axis} is early by one: your entry i is the expected entry i + 1."
+    if got.numel() > 2 and _near(got.flatten().sort().values, want.flatten().sort().values):
+        yield "the right numbers in another order: was something reshaped where axes had to be swapped?"
+
+
+def _per_sample(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    if got.ndim > 1 and len(got) > 1:
+        ratios = [a[b.abs() > 1e-2 * b.abs().max()] / b[b.abs() > 1e-2 * b.abs().max()] for a, b in zip(got, want, strict=True)]
+        if all(ratio.numel() > 1 and _constant(ratio) for ratio in ratios):
+            listed = ", ".join(f"{float(ratio.mean()):.4g}" for ratio in ratios[:4])
+            yield f"each sample is off by a factor of its own ({listed}): look at the coefficient that depends on t."
+
+
+def _constant(values: torch.Tensor) -> bool:
+    return float(values.max() - values.min()) <= 1e-3 * float(values.abs().max())
+
+
+def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-6)
