@@ -21,7 +21,6 @@ ATTRIBUTES = {"colour": COLOURS, "shape": SHAPES, "column": COLUMNS, "row": ROWS
 
 TICKS = 16  # every clip spans the instants 0 ... 16, whatever its number of frames
 ONE_AFTER_ANOTHER = 2.0  # bursts further apart than this many ticks are "then", closer ones "together"
-TYPICAL_BURSTS = {1: (4.2,), 2: (2.9, 8.2), 3: (2.9, 7.35, 11.8)}  # ticks, for shells one after another
 
 # Each colour and each shape is seen in training, but never these two together (8 of 48 pairs).
 HELD_OUT_KINDS = frozenset(
@@ -43,7 +42,7 @@ class Shell:
     """One firework. An attribute is None where it is not known (a caption need not say everything).
 
     colour, shape, column, row, size: a name from COLOURS, SHAPES, COLUMNS, ROWS, SIZES, or None.
-    burst: when it bursts, in ticks (0 ... 16).
+    burst: when it bursts, in ticks (0 ... 16); the default is typical of a lone shell.
     Raises UserError for a name that this world does not have.
     """
 
@@ -52,7 +51,7 @@ class Shell:
     column: str | None = None
     row: str | None = None
     size: str | None = None
-    burst: float = TYPICAL_BURSTS[1][0]
+    burst: float = 4.2
 
     def __post_init__(self) -> None:
         for attribute, names in ATTRIBUTES.items():
@@ -122,10 +121,22 @@ def pair_is_held_out(one: tuple, other: tuple) -> bool:
 
 
 def in_order(shells: list[Shell]) -> Scene:
-    """A Scene with its shells sorted as its docstring promises."""
-    together = Scene(tuple(shells)).order == "together"
-    reading = sorted(shells, key=lambda shell: (COLUMNS.index(shell.column), ROWS.index(shell.row)))
-    return Scene(tuple(reading if together else sorted(shells, key=lambda shell: shell.burst)))
+    """A Scene with its shells sorted as its docstring promises. A place that is not known counts as left, or high."""
+
+    def reading(shell: Shell) -> tuple[int, int]:
+        return COLUMNS.index(shell.column or "left"), ROWS.index(shell.row or "high")
+
+    if Scene(tuple(shells)).order == "together":
+        return Scene(tuple(sorted(shells, key=reading)))
+    return Scene(tuple(sorted(shells, key=lambda shell: shell.burst)))
+
+
+def typical_bursts(steps: int) -> list[float]:
+    """Burst times, in ticks, of shells one after another when nothing more is known."""
+    if steps == 1:
+        return [4.2]
+    first, last = 2.9, 8.2 if steps == 2 else 11.8
+    return [round(first + (last - first) * step / (steps - 1), 2) for step in range(steps)]
 
 
 def sample_scenes(

@@ -1,0 +1,74 @@
+"""Fireworks as training data, rendered in memory: no download, no files."""
+
+import hashlib
+
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from minivdm.data.captions import caption
+from minivdm.data.fireworks import TICKS, render, sample_scenes
+
+BLOCK = 64  # clips rendered at once
+
+
+class FireworksDataset(Dataset):
+    """Clips rendered once and kept as bytes (4096 clips of 9 x 32 x 32 take 113 MB), with a new wording per epoch.
+
+    num_clips, level ("single" or "scene"), split ("train" or "test"): see `sample_scenes`. frames, size: see `render`.
+    seed: the same seed is the same data set; the two splits of one seed are drawn apart.
+
+    `dataset[i]`, or `dataset[i, epoch]` for another wording of the same clip, is a dictionary:
+        video    (3, T, H, W) float32 in [-1, 1]
+        caption  str
+        fps      float, such that a clip lasts two seconds whatever its number of frames
+        path     str, a name for the clip; there is no such file
+        scene    Scene, the answer to be graded against
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        level: str = "single",
+        split: str = "train",
+        frames: int = 17,
+        size: int | tuple[int, int] = 32,
+        seed: int = 0,
+    ):
+        self.name = f"fireworks-{level}-{split}-{seed}"
+        self.seed = seed
+        self.fps = 8.0 * (max(frames, 2) - 1) / TICKS
+        self.scenes = sample_scenes(num_clips, level, split, generator=_generator(self.name, "scenes"))
+        sky = _generator(self.name, "sky")
+        blocks = []
+        for start in tqdm(range(0, num_clips, BLOCK), desc=f"rendering {num_clips} clips", delay=1, leave=False):
+            light = render(self.scenes[start : start + BLOCK], frames, size, generator=sky)
+            blocks.append(light.add(1).mul(127.5).round().byte())
+        self.videos = torch.cat(blocks)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, which: int | tuple[int, int]) -> dict:
+        index, epoch = which if isinstance(which, tuple) else (which, 0)
+        return {
+            "video": self.videos[index].float().div(127.5).sub(1),
+            "caption": self._caption(index, epoch),
+            "fps": self.fps,
+            "path": f"{self.name}-{index:05d}",
+            "scene": self.scenes[index],
+        }
+
+    def captions(self, epoch: int = 0) -> list[str]:
+        """The wording that each clip has in an epoch."""
+        return [self._caption(index, epoch) for index in range(len(self))]
+
+    def _caption(self, index: int, epoch: int) -> str:
+        # Seeded by what is asked for, and by nothing before it: a resumed training reads the same words.
+        return caption(self.scenes[index], _generator(self.name, "caption", epoch, index))
+
+
+def _generator(*key: object) -> torch.Generator:
+    """A random generator of its own for every key."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
