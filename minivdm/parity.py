@@ -11,10 +11,10 @@ To add a kind, add one line to `KINDS` below, pointing to a function
         yield "full/out/y", ours, tensors["full/out/y"], "model"
 
 in a module of `minivdm.parity_kinds`. `config` and `cases` are the parsed JSON, `tensors` maps every key of the file to
-its tensor, and `state_dict(tensors)` gives the entries below `sd/` without that prefix. A key that is missing in any of the
-three becomes a one-line error by itself. Yield the key of the output as it is spelt in the file, our value, the recorded
-value, and the name of a tolerance in `TOLERANCES`; integers and booleans are always compared exactly. Every
-`<case>/out/…` and `<case>/grad/…` of the file that is never yielded is reported as not compared, and counts as off.
+its tensor, and `state_dict(tensors)` gives the entries below `sd/` without that prefix. A key that is missing in any of
+the three becomes a one-line error by itself. Yield the key of the output as it is spelt in the file, our value, the
+recorded value, and the name of a tolerance in `TOLERANCES`; integers and booleans are always compared exactly. An output
+or gradient of the file that is never yielded is reported as not compared, and counts as off.
 """
 
 import importlib
@@ -77,12 +77,12 @@ class GoldenFile:
     @property
     def outputs(self) -> list[str]:
         """Keys of everything that has to be compared."""
-        return [key for key in self.tensors if re.search(r"^[^/]+/(out|grad|after)/", key) and not key.startswith("sd/")]
+        return [key for key in self.tensors if re.match(r"(?!sd/)[^/]+/(out|grad|after)/", key)]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output: how far ours is from the recorded value, and how far it may be. `note` says why there is no number."""
+    """One output: how far ours is from the recorded value, and how far it may be; `note` says why there is no number."""
 
     output: str
     max_abs_err: float
@@ -151,7 +151,7 @@ def compare_file(golden: GoldenFile) -> Iterator[Comparison]:
 
 
 def measure(output: str, ours: Tensor, expected: Tensor, tolerance: float) -> Comparison:
-    """Compare two tensors: `max|ours - expected| <= tolerance * max(1, max|expected|)`; integers and booleans exactly."""
+    """Is `max|ours - expected| <= tolerance * max(1, max|expected|)`? Integers and booleans have to be equal."""
     if ours.shape != expected.shape:
         return Comparison(output, float("nan"), tolerance, f"shape {tuple(ours.shape)}, not {tuple(expected.shape)}")
     if not expected.is_floating_point():
@@ -168,8 +168,8 @@ def run(paths: Sequence[str | Path]) -> int:
     """Compare golden files and print `file  output  max_abs_err  tol  ok`, a line per output.
 
     Returns the exit status: 0 when every output is within its tolerance, 1 when one is off. `tol` is the tolerance of
-    the output's kind scaled by max(1, max|recorded|). Every file is opened before the first one is compared; a file that
-    is missing, unreadable or of an unknown kind raises UserError.
+    the output's kind scaled by max(1, max|recorded|). Every file is opened before the first one is compared; a file
+    that is missing, unreadable or of an unknown kind raises UserError.
     """
     goldens = [read_golden(path) for path in paths]
     file_width = max([4, *(len(str(golden.path)) for golden in goldens)])

@@ -1,1 +1,41 @@
-"""How a video is destroyed, and how it is sampled back: schedules, DDPM, DDIM, DPM-Solver++, guidance."""
+"""Noise schedules, the diffusion process, samplers and guidance. Imports nothing from the other rooms.
+
+Read in this order: `schedules`, `gaussian` (with its `tables` and `thresholding`), `samplers`, `dpm_solver`,
+`guidance`, `flow_euler`.
+"""
+
+from minivdm.diffusion.gaussian import Gaussian, GaussianDiffusion, Model, draw_noise
+from minivdm.diffusion.guidance import classifier_free
+from minivdm.diffusion.samplers import ddim_sample, ddim_step, ddim_timesteps, sample
+from minivdm.diffusion.schedules import (
+    alphas_cumprod,
+    betas_from_alphas_cumprod,
+    cosine_betas,
+    linear_betas,
+    make_betas,
+    rescale_zero_terminal_snr,
+    scaled_linear_betas,
+    snr,
+)
+from minivdm.diffusion.tables import extract
+
+__all__ = [
+    "Gaussian",
+    "GaussianDiffusion",
+    "Model",
+    "alphas_cumprod",
+    "betas_from_alphas_cumprod",
+    "classifier_free",
+    "cosine_betas",
+    "ddim_sample",
+    "ddim_step",
+    "ddim_timesteps",
+    "draw_noise",
+    "extract",
+    "linear_betas",
+    "make_betas",
+    "rescale_zero_terminal_snr",
+    "sample",
+    "scaled_linear_betas",
+    "snr",
+]
