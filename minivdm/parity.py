@@ -13,8 +13,8 @@ To add a kind, add one line to `KINDS` below, pointing to a function
 in a module of `minivdm.parity_kinds`. `config` and `cases` are the parsed JSON, `tensors` maps every key of the file to
 its tensor, and `state_dict(tensors)` gives the entries below `sd/` without that prefix. A key that is missing in any of
 the three becomes a one-line error by itself. Yield the key of the output as it is spelt in the file, our value, the
-recorded value, and the name of a tolerance in `TOLERANCES`; integers and booleans are always compared exactly. An output
-or gradient of the file that is never yielded is reported as not compared, and counts as off.
+recorded value, and the name of a tolerance in `TOLERANCES`; integers and booleans are always compared exactly. An
+output or gradient of the file that is never yielded is reported as not compared, and counts as off.
 """
 
 import importlib
@@ -82,7 +82,7 @@ class GoldenFile:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output: how far ours is from the recorded value, and how far it may be; `note` says why there is no number."""
+    """One output: how far ours is from the recorded value, how far it may be, and `note` if there is no number."""
 
     output: str
     max_abs_err: float

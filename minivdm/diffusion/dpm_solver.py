@@ -1,13 +1,13 @@
 """DPM-Solver++: sampling as the solution of an ordinary differential equation, with a memory of the last estimates.
 
-With lambda = log(alpha / sigma), half the log signal-to-noise ratio, as the clock, the deterministic path from x at lambda_s
-to lambda_t is exactly
+Write alpha = sqrt(abar) and sigma = sqrt(1 - abar), and take lambda = log(alpha / sigma), half the log signal-to-noise
+ratio, as the clock. The deterministic path from time s to time t is then exactly (DPM-Solver++, Lu et al. 2022,
+proposition 4.1)
 
-    x_t = sigma_t / sigma_s · x_s + alpha_t · integral of exp(lambda - lambda_t) · x0(lambda) from lambda_s to lambda_t
+    x_t = sigma_t / sigma_s · x_s + sigma_t · integral of exp(lambda) · x0(lambda) from lambda_s to lambda_t
 
-(Lu et al. 2022, DPM-Solver++, proposition 4.1), where x0(lambda) is the model's estimate on the way. Taking it as constant is
-order 1, and equals DDIM; a line through the last two estimates is order 2, which the paper calls 2M; a parabola order 3.
-Here alpha = sqrt(abar) and sigma = sqrt(1 - abar).
+where x0(lambda) is the model's estimate on the way. Taking it as constant is order 1, and equals DDIM; a line through
+the last two estimates is order 2, which the paper calls 2M; a parabola through three is order 3.
 """
 
 from collections.abc import Callable, Sequence
@@ -101,8 +101,8 @@ def dpmpp_step(
 ) -> Tensor:
     """One multistep update from level `now` to `target`; its order is the number of remembered estimates (1 to 3).
 
-    DPM-Solver++, equation 4.1 and algorithm 2; the third order as in DPM-Solver's appendix, with differences of the
-    remembered estimates for the derivatives.
+    DPM-Solver++, algorithm 2 for the second order. Differences of remembered estimates stand for the derivatives of x0
+    with respect to lambda: the first for the slope, the second, in order 3, for the curvature.
     """
     h = target.half_log_snr - now.half_log_snr
     e = torch.exp(-h) - 1

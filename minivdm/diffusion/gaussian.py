@@ -1,8 +1,9 @@
 """Gaussian diffusion: noise a video step by step, learn to predict what was added, and walk back.
 
-The equations are those of DDPM (Ho et al. 2020), with the v prediction of Salimans & Ho 2022. x_t is (B, …) of any rank:
-videos (B, C, T, H, W) in [-1, 1], or points (B, 2). t is (B,) int64, 0-based: t = 0 has had one noising step, t = N - 1
-is all but noise. A *model* is any callable `model(x_t, t) -> prediction` of x_t's shape; bind conditions by a closure.
+The equations are those of DDPM (Ho et al. 2020), with the v prediction of Salimans & Ho 2022. x_t is (B, …) of any
+rank: videos (B, C, T, H, W) in [-1, 1], or points (B, 2). t is (B,) int64, 0-based: t = 0 has had one noising step,
+t = N - 1 is all but noise. A *model* is any callable `model(x_t, t) -> prediction` of x_t's shape; bind conditions by a
+closure.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ class GaussianDiffusion(nn.Module):
     # Noise, x0 and v are three ways of saying the same thing: with x_t at hand, any of them gives the other two.
 
     def predict_start_from_noise(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """q_sample solved for x0 (DDPM, above equation 9)."""
+        """q_sample solved for x0 (DDPM, equation 15)."""
         whole = extract(self.sqrt_recip_alphas_cumprod, t, x_t.shape) * x_t
         return whole - extract(self.sqrt_recipm1_alphas_cumprod, t, x_t.shape) * noise
 
@@ -230,7 +231,7 @@ class GaussianDiffusion(nn.Module):
         noises: Sequence[Tensor] | None = None,
         first_step: int | None = None,
     ) -> Tensor:
-        """A clip between two clips: noise both to level t, mix them (1 - weight : weight), walk back (DDPM, section 4.3).
+        """A clip between two: noise both to level t, mix them (1 - weight : weight), walk back (DDPM, section 4.4).
 
         `noises` holds the draws in their order: one for each end, then one per step. The walk begins at `first_step`,
         by default at t, the level that the mixture has; starting at t - 1 leaves one step's noise in the result.

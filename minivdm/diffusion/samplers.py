@@ -19,7 +19,7 @@ from minivdm.errors import UserError
 METHODS = ("ddpm", "ddim", "dpmpp")
 SPACINGS = ("linspace", "leading", "trailing")
 
-# callback(k, t, x, x0): after step k, which called the model at timestep t; x is the new state, x0 the estimate it used.
+# callback(k, t, x, x0): after step k, which called the model at timestep t and estimated x0; x is the new state.
 Callback = Callable[[int, int, Tensor, Tensor], None]
 
 
@@ -34,7 +34,7 @@ def sample(
     progress: bool = False,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Turn noise x_T (B, …) into data x_0 of the same shape, with `steps` model calls, any number from 1 to N (default N).
+    """Turn noise x_T (B, …) into data x_0 with `steps` model calls, any number from 1 to N (by default N).
 
     method "ddpm"   ancestral sampling: fresh noise in every step; best with many steps
            "ddim"   `eta` times that noise; at 0 the result depends on x_T alone
@@ -83,8 +83,8 @@ def ddim_step(
 ) -> Tensor:
     """From the estimates of x0 and of the noise in x_t to the less noisy x_prev (DDIM, equations 12 and 16).
 
-    `alpha_bar` belongs to x_t, `alpha_bar_prev` to x_prev (1 for clean data); the two may lie any distance apart. Part of
-    the noise, `eta` of what ancestral sampling would take, is replaced by fresh noise `z`, needed only if eta > 0.
+    `alpha_bar` belongs to x_t, `alpha_bar_prev` to x_prev (1 for clean data); the two may lie any distance apart. Part
+    of the noise, `eta` of what ancestral sampling would take, is replaced by fresh noise `z`, needed only if eta > 0.
     """
     variance = eta**2 * (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
     kept = max(1 - alpha_bar_prev - variance, 0.0)  # rounding can take it below 0 when eta is 1

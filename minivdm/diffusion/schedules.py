@@ -73,10 +73,10 @@ def snr(alphas_cumprod: Tensor) -> Tensor:
 
 
 def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
-    """Shift and stretch sqrt(abar) so that its last value is 0 and its first is unchanged (Lin et al. 2023, algorithm 1).
+    """Shift and stretch sqrt(abar) so that it ends at 0 and begins where it did (Lin et al. 2023, algorithm 1).
 
-    The last step then holds no signal at all, as sampling from pure noise assumes. A noise prediction says nothing about
-    x0 there, so such a schedule needs v or x0 prediction.
+    The last step then holds no signal at all, as sampling from pure noise assumes. A noise prediction says nothing
+    about x0 there, so such a schedule needs v or x0 prediction.
     """
     root = alphas_cumprod(betas).sqrt()
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))

@@ -13,10 +13,10 @@ def static_threshold(x0: Tensor, limit: float = 1.0) -> Tensor:
 
 
 def dynamic_threshold(x0: Tensor, percentile: float, limit: float = 1.0) -> Tensor:
-    """Shrink each sample by a high quantile of its own |x0|, if that is out of range (Imagen, Saharia et al. 2022, 2.3).
+    """Shrink each sample by a high quantile of its own |x0| if that is out of range (Saharia et al. 2022, section 2.3).
 
     Static clamping turns a strongly guided estimate into saturated patches; this keeps their contrast. x0 is (B, …); at
-    most 1 - `percentile` of a sample's elements end up clamped.
+    most 1 - `percentile` of a sample's elements end up clamped. The paper is Imagen's.
     """
     reach = torch.quantile(rearrange(x0, "b ... -> b (...)").abs().float(), percentile, dim=-1)
     reach = per_sample(reach.clamp(min=limit).to(x0.dtype), x0.ndim)

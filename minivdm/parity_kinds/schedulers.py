@@ -176,7 +176,7 @@ def _float32_level(ratio: Tensor) -> dpm_solver.Level:
 
 def _flow(case: str, steps: int, settings: dict, kw: dict, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     num_steps, shift = kw.get("num_train_timesteps", 1000), kw.get("shift", 1.0)
-    # With a fixed shift the reference shifts the low end twice: once as the end of the even spacing, once with the rest.
+    # With a fixed shift the reference shifts the low end twice: as the end of the even spacing, then with the rest.
     smallest = shift_sigma(1 / num_steps, shift)
     if kw.get("use_dynamic_shifting", False):
         shift, smallest = exp(settings["mu"]), 1 / num_steps
