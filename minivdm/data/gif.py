@@ -1,7 +1,7 @@
 """GIF files, block by block.
 
 Pillow packs and unpacks the pixels of one picture; everything around them is done here, for two reasons. Pillow's
-writer merges equal frames, so a clip of 10 frames can come back with 8 and a constant clip with 1. And readers differ in
+writer merges equal frames: a clip of 10 frames can come back with 8, a constant clip with 1. And readers differ in
 what they do with partial frames; this one does what browsers do, which is what the maker of a GIF looked at.
 
 A GIF is a canvas size, an optional global palette, then blocks. A picture block paints a rectangle with colour indices;

@@ -8,7 +8,9 @@ small for large clips, and lossy.
 
 import io
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +20,7 @@ import av
 import numpy as np
 import torch
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 from minivdm.data import gif, limits, webp
@@ -29,7 +32,9 @@ from minivdm.errors import UserError
 EXTENSIONS = ("gif", "mp4", "webp", "npz")
 DEFAULT_FPS = 8.0
 _ENCODERS: dict[str, Callable[[np.ndarray, float], bytes]] = {"gif": write_gif, "mp4": write_mp4, "webp": write_webp}
-_FILE_FAULTS = (ValueError, OSError, EOFError, KeyError, SyntaxError, av.FFmpegError, zipfile.BadZipFile)
+# What Pillow, FFmpeg, zipfile and NumPy raise, between them, when bytes are damaged.
+_DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, RuntimeError, MemoryError, struct.error, zlib.error)
+_FILE_FAULTS = (*_DAMAGE, av.FFmpegError, zipfile.BadZipFile, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,10 @@ def read_video(path: str | Path, each_frame: Callable[[np.ndarray], np.ndarray] 
                 raise ValueError(f"more than {limits.MAX_CLIP_PIXELS:,} pixels; cut it, or make it smaller")
         if not frames:
             raise ValueError("no frames")
+        stacked = np.stack(frames)  # fails when a film changes its size on the way
     except _FILE_FAULTS as fault:
         raise UserError(f"cannot read the clip {path}: {_one_line(fault)}") from None
-    return Video(np.stack(frames), _frame_rate(len(frames), seconds, tick))
+    return Video(stacked, _frame_rate(len(frames), seconds, tick))
 
 
 def write_video(path: str | Path, video: Tensor | np.ndarray, fps: float = DEFAULT_FPS) -> Path:
@@ -203,5 +209,5 @@ def _as_frames(video: Tensor | np.ndarray) -> np.ndarray:
 
 def _one_line(fault: BaseException) -> str:
     """The reason without the path and the trailing clutter that libraries add."""
-    reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
+    reason = getattr(fault, "strerror", None) or str(fault)
     return " ".join(reason.split()) or type(fault).__name__

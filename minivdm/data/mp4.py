@@ -24,13 +24,15 @@ def read_mp4(path: Path) -> Iterator[tuple[np.ndarray, Fraction]]:
         if not container.streams.video:
             raise ValueError("MP4 without a video stream")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError("MP4 with a video codec that FFmpeg does not know")
         check_frame_size(stream.width, stream.height)
         rate = stream.average_rate or stream.guessed_rate or Fraction(10)
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise ValueError("damaged MP4: a frame cannot be decoded")
             pixels = frame.to_ndarray(format="rgb24")
-            yield np.rot90(pixels, frame.rotation // 90), 1 / rate
+            yield np.rot90(pixels, round(frame.rotation / 90)), 1 / rate
 
 
 def write_mp4(frames: np.ndarray, fps: float) -> bytes:

@@ -1,0 +1,194 @@
+"""A folder of your own clips as training data: GIF, MP4, WebP and npz files, with captions or without."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from minivdm.data.caption_files import read_captions, swap_left_right
+from minivdm.data.io import EXTENSIONS, from_uint8, read_video
+from minivdm.errors import UserError
+
+FITS = ("cut", "stride", "loop", "repeat")
+logger = logging.getLogger(__name__)
+
+
+class VideoFolder(Dataset):
+    """All clips of a folder and its subfolders, in the order of their paths, brought to one size and length.
+
+    folder: searched for files with these `extensions`; hidden files and folders are passed over. Captions come from
+        `captions.jsonl` or `clip.txt` beside `clip.gif` (see `caption_files`), and are "" where there are none.
+    size: pixels, a number or (height, width). A clip is scaled, with antialiasing, until it just covers this, then the
+        centre is cut out.
+    frames, fit: the length, and how a clip of another length is brought to it; see `choose_frames`.
+    flip: mirror every second clip or so, all its frames together, and say "left" for "right" in its caption.
+    seed: decides, with the epoch and the index, and nothing else, every random choice: flip, wording, start of a cut.
+    cache_bytes: decoded clips are kept in memory up to this amount, so that a small set is decoded once. Every worker
+        process of a DataLoader keeps its own.
+
+    `dataset[i]`, or `dataset[i, epoch]` for another draw of the same clip, is a dictionary:
+        video    (3, T, H, W) float32 in [-1, 1]
+        caption  str
+        fps      float, of the frames chosen
+        path     str
+
+    A file that cannot be read is named in one warning and in `bad_files` (name -> what is wrong), and the next clip
+    that can be read takes its place. `attributes[i]` holds the further keys of clip i in `captions.jsonl`.
+    Raises UserError for impossible arguments and for a folder in which there is no readable clip.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: int | tuple[int, int],
+        frames: int,
+        fit: str = "cut",
+        flip: bool = False,
+        seed: int = 0,
+        extensions: Sequence[str] = EXTENSIONS,
+        cache_bytes: int = 2**29,
+    ):
+        height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width, frames) < 1:
+            raise UserError(f"clips of {frames} frames of {height}×{width} pixels; expected at least 1 of each")
+        if fit not in FITS:
+            raise UserError(f"fit {fit!r} is not known; expected one of {', '.join(FITS)}")
+        self.folder, self.size, self.frames = Path(folder).expanduser(), (height, width), frames
+        self.fit, self.flip, self.seed = fit, flip, seed
+        self.paths = list_clips(self.folder, extensions)
+        words = read_captions(self.folder, self.paths)
+        self.wordings = [word.wordings for word in words]
+        self.attributes = [word.attributes for word in words]
+        self.bad_files: dict[str, str] = {}
+        self.cache_bytes = cache_bytes
+        self._cache: dict[int, tuple[Tensor, float]] = {}
+        self._cached_bytes = 0
+        self._decode_next_good(0)  # a folder without a readable clip is found now, not in the first training step
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, which: int | tuple[int, int]) -> dict:
+        index, epoch = which if isinstance(which, tuple) else (which, 0)
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        generator = _generator(self.seed, epoch, index)
+        index, stored, fps = self._decode_next_good(index)
+        flipped = self.flip and bool(torch.randint(2, (), generator=generator))
+        wording = int(torch.randint(max(1, len(self.wordings[index])), (), generator=generator))
+        chosen = choose_frames(len(stored), self.frames, self.fit, generator)
+        if self.fit == "stride" and self.frames > 1 and len(stored) > 1:
+            fps *= (self.frames - 1) / (len(stored) - 1)  # the same time, told in fewer or more frames
+        video = from_uint8(stored[chosen])
+        caption = self.wordings[index][wording] if self.wordings[index] else ""
+        return {
+            "video": video.flip(-1) if flipped else video,
+            "caption": swap_left_right(caption) if flipped else caption,
+            "fps": fps,
+            "path": str(self.paths[index]),
+        }
+
+    def __getstate__(self) -> dict:
+        # A worker process starts with an empty cache: to send it decoded clips would take longer than to decode them.
+        return self.__dict__ | {"_cache": {}, "_cached_bytes": 0}
+
+    def captions(self, count: int | None = None) -> list[str]:
+        """The first wording of the first `count` clips; without `count` every wording that any epoch can show."""
+        if count is not None:
+            return [wordings[0] if wordings else "" for wordings in self.wordings[:count]]
+        every = [wording for wordings in self.wordings for wording in wordings]
+        return every + [swap_left_right(wording) for wording in every] if self.flip else every
+
+    def _decode_next_good(self, asked: int) -> tuple[int, Tensor, float]:
+        """(index, frames (T, h, w, 3) uint8, fps) of clip `asked`, or of the first after it that can be read."""
+        found: dict[str, str] = {}  # what is wrong with files that nobody had tried before
+        for step in range(len(self)):
+            index = (asked + step) % len(self)
+            name = self.paths[index].relative_to(self.folder).as_posix()
+            if name in self.bad_files:
+                continue
+            try:
+                stored, fps = self._decode(index)
+            except UserError as error:
+                self.bad_files[name] = found[name] = str(error)
+                continue
+            if found:
+                total = f"{len(self.bad_files)} of {len(self)} clips so far"
+                logger.warning("skipped (%s): %s; other clips take their place", total, "; ".join(found.values()))
+            return index, stored, fps
+        first = next(iter(self.bad_files.values()))
+        raise UserError(f"none of the {len(self)} clips in {self.folder} can be read: {first}; replace them")
+
+    def _decode(self, index: int) -> tuple[Tensor, float]:
+        if index not in self._cache:
+            clip = read_video(self.paths[index], each_frame=self._to_size)
+            decoded = torch.from_numpy(clip.frames), clip.fps
+            if self._cached_bytes + clip.frames.nbytes > self.cache_bytes:
+                return decoded
+            self._cache[index] = decoded
+            self._cached_bytes += clip.frames.nbytes
+        return self._cache[index]
+
+    def _to_size(self, frame: np.ndarray) -> np.ndarray:
+        """One frame (h, w, 3) uint8 -> (H, W, 3): the largest centred part with the wanted shape, scaled."""
+        (height, width), (h, w) = self.size, frame.shape[:2]
+        if (h, w) == (height, width):
+            return frame
+        scale = max(height / h, width / w)
+        top, left = (h - height / scale) / 2, (w - width / scale) / 2
+        box = (max(left, 0), max(top, 0), min(w - left, w), min(h - top, h))  # rounding may have left the picture
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def choose_frames(stored: int, wanted: int, fit: str, generator: torch.Generator) -> list[int]:
+    """Which of a clip's `stored` frames make up a clip of `wanted` frames.
+
+    | fit      | of a longer clip                  | of a shorter clip                      |
+    |----------|-----------------------------------|----------------------------------------|
+    | "cut"    | a stretch with a random start     | all of it, then its last frame again   |
+    | "stride" | evenly spaced ones, first to last | evenly, so that some are shown twice   |
+    | "loop"   | its beginning                     | all of it, again and again             |
+    | "repeat" | its beginning                     | all of it, then its last frame again   |
+
+    Nothing is ever filled with black. The generator is used by "cut" alone.
+    """
+    if fit == "stride":
+        # Half-way places are rounded up, by integers: to the same frames on every machine.
+        return [(2 * i * (stored - 1) + wanted - 1) // (2 * (wanted - 1)) for i in range(wanted)] if wanted > 1 else [0]
+    start = 0
+    if fit == "cut" and stored > wanted:
+        start = int(torch.randint(stored - wanted + 1, (), generator=generator))
+    places = range(start, start + wanted)
+    return [place % stored if fit == "loop" else min(place, stored - 1) for place in places]
+
+
+def list_clips(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> list[Path]:
+    """The clips in a folder and its subfolders, sorted by path. Raises UserError when there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is {'a file' if folder.exists() else 'not there'}; expected a folder of clips")
+    endings = {"." + extension.lower().lstrip(".") for extension in extensions}
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    seen = sorted((name for name in names if not any(part.startswith(".") for part in name.parts)), key=Path.as_posix)
+    clips = [folder / name for name in seen if name.suffix.lower() in endings]
+    if not clips:
+        counts = Counter(name.suffix or "without ending" for name in seen)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        raise UserError(
+            f"no clips in {folder}: found {kinds or 'nothing'}, expected {' '.join(sorted(endings))}; "
+            "put clips there, or make some with: minivdm data fireworks --out DIR"
+        )
+    return clips
+
+
+def _generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """A generator of its own for every clip of every epoch."""
+    entropy = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
