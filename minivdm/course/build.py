@@ -3,6 +3,7 @@
     python -m minivdm.course.build              learner's editions into notebooks/, solved ones into solutions/
     python -m minivdm.course.build --execute    runs the solved ones (toy preset) and keeps their outputs
     python -m minivdm.course.build --check      changes nothing; status 1 when a notebook is not what its source says
+    python -m minivdm.course.build 02 07        the same for some lessons only
 
 What a source must contain, and what becomes of it:
 
@@ -17,11 +18,11 @@ What a source must contain, and what becomes of it:
 
     The region, markers included, becomes `raise NotImplementedError("exercise 02.q_sample")` in the learner's edition.
     A cell may hold several exercises; each region belongs to the marker above it. The id must be a registered exercise.
-*   The next code cell runs `check("02.q_sample", q_sample)`: there a learner's edition stops while the stub stands.
+*   A later cell runs `check("02.q_sample", q_sample)`: there a learner's edition stops while the stub stands.
 *   Exactly one cell is tagged `parameters` (papermill overrides it): `# %% tags=["parameters"]`.
-*   Cells whose output may differ between runs (timings, progress bars, pictures) are tagged `nbval-ignore-output`; cells
-    that must not run in tests `nbval-skip`; a question to answer before running the next cell `predict`. Tags are kept, other
-    cell metadata is not.
+*   Cells whose output may differ between runs (timings, progress bars, pictures) are tagged `nbval-ignore-output`;
+    cells that must not run in tests `nbval-skip`; a question to answer before running the next cell `predict`. Tags are
+    kept, other cell metadata is not.
 
 Cells are numbered (`cell-007`), so that building twice gives the same bytes. Outputs of the solved set live on for
 cells whose source did not change.
@@ -52,6 +53,14 @@ def sources(root: Path) -> list[Path]:
     return sorted((root / "solutions").glob("[0-9][0-9]_*.py"))
 
 
+def chosen(root: Path, numbers: list[str]) -> list[Path]:
+    """The sources with these numbers, all of them for an empty list; UserError for a number without a source."""
+    lessons = {source.name[:2]: source for source in sources(root)}
+    if missing := [number for number in numbers if number not in lessons]:
+        raise UserError(f"no lesson {missing[0]!r} in solutions/; there are {', '.join(lessons) or 'none yet'}")
+    return [lessons[number] for number in numbers] or list(lessons.values())
+
+
 def exercise_ids(notebook: NotebookNode) -> list[str]:
     """Ids of the exercise markers in a solved notebook, in order."""
     lines = [line for cell in notebook.cells if cell.cell_type == "code" for line in cell.source.splitlines()]
@@ -76,7 +85,7 @@ def solved_edition(source: Path) -> NotebookNode:
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     for exercise_id in exercise_ids(notebook):
         if exercise_id not in exercises():
-            raise UserError(f"{source.name}: marker for exercise {exercise_id!r}, which is not registered in course/exercises")
+            raise UserError(f"{source.name}: exercise {exercise_id!r} is not registered in minivdm/course/exercises")
         if f'check("{exercise_id}"' not in code:
             raise UserError(f'{source.name}: exercise {exercise_id} is never checked; add check("{exercise_id}", ...)')
     return notebook
@@ -166,10 +175,10 @@ def write(notebook: NotebookNode, path: Path) -> None:
     os.replace(unfinished, path)
 
 
-def build(root: Path, execute: bool = False) -> list[Path]:
-    """Writes both editions of every lesson and returns their paths."""
+def build(root: Path, lessons: list[Path], execute: bool = False) -> list[Path]:
+    """Writes both editions of these lessons (sources) and returns their paths."""
     written = []
-    for source in sources(root):
+    for source in lessons:
         learner, solved = root / "notebooks" / f"{source.stem}.ipynb", source.with_suffix(".ipynb")
         write(learner_edition(source), learner)
         notebook = solved_edition(source)
@@ -183,11 +192,11 @@ def build(root: Path, execute: bool = False) -> list[Path]:
     return written
 
 
-def differences(root: Path) -> list[str]:
-    """One line for each notebook that is not what its source says."""
+def differences(root: Path, lessons: list[Path]) -> list[str]:
+    """One line for each notebook that is not what its source says, and for each notebook without a source."""
     found = []
     expected: dict[Path, NotebookNode] = {}
-    for source in sources(root):
+    for source in lessons:
         expected[root / "notebooks" / f"{source.stem}.ipynb"] = learner_edition(source)
         expected[source.with_suffix(".ipynb")] = solved_edition(source)
     for path, notebook in expected.items():
@@ -196,9 +205,10 @@ def differences(root: Path) -> list[str]:
             found.append(f"{name} is missing; run make notebooks")
         elif not same_source(notebook, nbformat.read(path, as_version=4)):
             found.append(f"{name} differs from solutions/{path.stem}.py; run make notebooks")
+    stems = {source.stem for source in sources(root)}
     for folder in ("notebooks", "solutions"):
-        strays = sorted(set((root / folder).glob("*.ipynb")) - set(expected))
-        found += [f"{path.relative_to(root).as_posix()} has no source in solutions/; remove it" for path in strays]
+        strays = sorted(path for path in (root / folder).glob("*.ipynb") if path.stem not in stems)
+        found += [f"{folder}/{path.name} has no source in solutions/; remove it" for path in strays]
     return found
 
 
@@ -206,13 +216,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m minivdm.course.build", description="Build the notebooks.")
     parser.add_argument("--execute", action="store_true", help="run the solved notebooks and keep their outputs")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 when a notebook is out of step")
+    parser.add_argument("lessons", nargs="*", metavar="NN", help="numbers of lessons; all when none is given")
     options = parser.parse_args(arguments)
     try:
+        lessons = chosen(repo_root(), options.lessons)
         if options.check:
-            found = differences(repo_root())
+            found = differences(repo_root(), lessons)
             print("\n".join(found) or "notebooks are in step with their sources")
             return 1 if found else 0
-        for path in build(repo_root(), execute=options.execute):
+        for path in build(repo_root(), lessons, execute=options.execute):
             print(path.relative_to(repo_root()).as_posix())
     except UserError as error:
         print(error, file=sys.stderr)

@@ -1,7 +1,7 @@
 """Compares an answer with what was expected, from the coarse to the fine, and stops at the first difference.
 
-Order: nothing returned, wrong type, number of values, shape, kind of number, width of float, device, NaN or infinity, values.
-`suspects.py` then looks at the values for a pattern that a person can act on.
+Order: nothing returned, wrong type, number of values, shape, kind of number, width of float, device, NaN or infinity,
+values. `suspects.py` then looks at the values for a pattern that a person can act on.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,8 @@ class Tolerance:
         """Elementwise, both float64 and of one shape."""
         finite = want[want.isfinite()]
         largest = finite.abs().max() if finite.numel() else torch.tensor(0.0)
-        return ((got - want).abs() <= self.rtol * want.abs() + self.atol * largest) | (got == want)
-
-
-EXACT = Tolerance(0.0, 0.0)
+        near = (got - want).abs() <= self.rtol * want.abs() + self.atol * largest
+        return (near & want.isfinite()) | (got == want)
 
 
 def first_problem(
@@ -112,10 +110,10 @@ def _one(got: Any, want: Any, name: str, tolerance: Tolerance, inputs: dict[str,
         return Problem("shape", f"{text}\nFirst suspect: {suspect}")
     if kind_of(answer.dtype) != kind_of(expected.dtype):
         wanted, found = kind_of(expected.dtype), kind_of(answer.dtype)
-        return Problem("kind", f"Expected {wanted} numbers for {name}, got {found} ({_dtype(answer)}).")
+        return Problem("kind", f"Expected {wanted} numbers for {name}, got {found} ({_name(answer.dtype)}).")
     floor = widest_float(inputs)
     if answer.is_floating_point() and torch.finfo(answer.dtype).bits < torch.finfo(floor).bits:
-        text = f"The inputs are {str(floor).removeprefix('torch.')} and {name} is {_dtype(answer)}: digits were thrown away."
+        text = f"The inputs are {_name(floor)} and {name} is {_name(answer.dtype)}: digits were thrown away."
         return Problem("narrow", f"{text} Wider floats are welcome, narrower ones are not.")
     if answer.device != expected.device:
         return Problem("device", f"Expected {name} on {expected.device}, got it on {answer.device}.")
@@ -129,13 +127,16 @@ def _value_problem(
     if bool(close.all()):
         return None
     index = tuple((~close).nonzero()[0].tolist())
-    first = f"expected {numbers(want[index])}, got {numbers(got[index])}" + (f" at index {list(index)}" if index else "")
+    place = f" at index {list(index)}" if index else ""
+    first = f"expected {numbers(want[index])}, got {numbers(got[index])}{place}"
     broken = ~got.isfinite() & want.isfinite()
     if bool(broken.any()):
         what = "NaN" if bool(got[broken].isnan().any()) else "infinite"
         text = f"{int(broken.sum())} of {got.numel()} numbers of {name} are {what}; the first difference: {first}."
-        return Problem("nan", f"{text}\nFirst suspect: a division by zero, a logarithm of zero or the root of a negative number.")
-    return Problem("value", f"The numbers of {name} differ: {first}.\nFirst suspect: {value_suspect(got, want, close, inputs)}")
+        suspect = "a division by zero, a logarithm of zero or the root of a negative number."
+        return Problem("nan", f"{text}\nFirst suspect: {suspect}")
+    suspect = value_suspect(got, want, close, inputs)
+    return Problem("value", f"The numbers of {name} differ: {first}.\nFirst suspect: {suspect}")
 
 
 def _double(tensor: torch.Tensor) -> torch.Tensor:
@@ -152,5 +153,5 @@ def _type_name(value: Any) -> str:
     return "numpy array" if isinstance(value, np.ndarray) else type(value).__name__
 
 
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

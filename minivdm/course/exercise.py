@@ -3,9 +3,9 @@
     check("02.q_sample", q_sample)    runs your function on fresh random inputs and says what it saw
     hint("02.q_sample")               first the idea, then the equation, then the line
 
-An exercise holds a reference, a maker of inputs and the wrong answers that newcomers really give. A check calls the learner's
-function on every input and compares with the reference, which is computed in float64. When they differ it looks for
-the first listed mistake that gives the same wrong numbers; only when none does it falls back on the differences themselves.
+An exercise holds a reference, a maker of inputs and the wrong answers that newcomers really give. A check calls the
+learner's function on every input and compares with the reference, which is computed in float64. When they differ it
+looks for the first listed mistake that gives the same wrong numbers, and only then at the differences themselves.
 """
 
 import difflib
@@ -53,7 +53,7 @@ class Exercise:
     cases: makes the inputs from a seeded generator; sizes within a case differ pairwise, so that a swapped axis shows.
     hints: idea, equation, line.
     outputs: names of the returned values; one name means a single value, not a tuple.
-    rtol, atol: allowed error relative to each expected value, and relative to the largest of them; float32 rounding passes.
+    rtol, atol: allowed error relative to each expected value, and to the largest of them; float32 rounding passes.
     gradients: names of the inputs whose gradient must be right as well.
     """
 

@@ -23,7 +23,7 @@ def gradient_problem(exercise: "Exercise", case: "Case", outcome: Outcome, toler
             continue
         text = f"The value is right, but its gradient with respect to `{name}` is not: "
         if not bool(theirs.any()):
-            text += "none arrives. Something between cuts it off (`detach`, `.item()`, `torch.no_grad`, a new `torch.tensor`)."
+            text += "none arrives. Something cuts it off (`detach`, `.item()`, `torch.no_grad`, a new `torch.tensor`)."
         elif not bool(mine.any()):
             text += "none should arrive, it should have been detached."
         else:

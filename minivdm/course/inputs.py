@@ -24,3 +24,10 @@ def betas(generator: torch.Generator, num_steps: int, dtype: torch.dtype = torch
 def alphas_cumprod(generator: torch.Generator, num_steps: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The running product that belongs to such a schedule, falling from about 0.9."""
     return torch.cumprod(1 - betas(generator, num_steps, dtype), dim=0)
+
+
+def timesteps(generator: torch.Generator, batch: int, num_steps: int) -> torch.Tensor:
+    """Distinct timesteps (batch,) long in no order: the last step first, then step 0 (so that it is not sample "
+    "0's), then any."""
+    between = 1 + torch.randperm(num_steps - 2, generator=generator)
+    return torch.cat([torch.tensor([num_steps - 1, 0]), between])[:batch]

@@ -1,7 +1,7 @@
 """Judges one answer: calls it on every case, then says the most useful true thing about what happened.
 
-In this order: not written yet; an input changed in place; random numbers drawn; right; a listed mistake; own noise from a
-private generator; the learner's own error; the first suspect.
+In this order: not written yet; an input changed in place; random numbers drawn; right; a listed mistake; own noise from
+a private generator; the learner's own error; the first suspect.
 """
 
 import inspect
@@ -20,8 +20,8 @@ from minivdm.course.runner import Outcome, OutOfTime, call, draws_random_numbers
 def examine(exercise: Exercise, answer: Callable[..., Any]) -> Verdict:
     """The verdict on `answer`, without showing or keeping anything."""
     if not callable(answer):
-        got = f"got a {type(answer).__name__}"
-        return _fail(exercise, f"Pass the function itself, without calling it: `check(\"{exercise.id}\", {exercise.name})`; {got}.")
+        text = f'Pass the function itself, without calling it: `check("{exercise.id}", {exercise.name})`'
+        return _fail(exercise, f"{text}; got a {type(answer).__name__}.")
     cases = exercise.cases(torch.Generator().manual_seed(0))
     outcomes: list[Outcome] = []
     for case in cases:
@@ -29,8 +29,8 @@ def examine(exercise: Exercise, answer: Callable[..., Any]) -> Verdict:
         if _is_stub(outcomes[-1].error):
             return _not_written(exercise, outcomes[-1].error)
         if isinstance(outcomes[-1].error, OutOfTime):
-            text = f"Your function was {outcomes[-1].error}, where milliseconds are enough. Is there a loop that never ends?"
-            return _fail(exercise, text, "never ends")
+            text = f"Your function was {outcomes[-1].error}, where milliseconds are enough."
+            return _fail(exercise, f"{text}\nThink: which of your loops never ends?", "never ends")
     if verdict := _side_effect(exercise, outcomes):
         return verdict
     problems = [_problem(exercise, case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
@@ -58,9 +58,10 @@ def _side_effect(exercise: Exercise, outcomes: list[Outcome]) -> Verdict | None:
     changed = list(dict.fromkeys(name for outcome in outcomes for name in outcome.changed))
     if changed:
         named = " and ".join(f"`{name}`" for name in changed)
-        text = f"Your function changes its input {named} in place: after the call, the caller's own tensor is another one."
-        question = f"what happens to a clip that is noised twice, if the first call has already overwritten {named}?"
-        return _fail(exercise, f"{text} Build a new tensor instead (`a = a + b`, not `a += b`).\nThink: {question}", "changes an input")
+        text = f"Your function changes its input {named} in place: the caller's own tensor is not what it was."
+        question = f"what would a second call with the same {named} return?"
+        advice = "Build a new tensor instead (`a = a + b`, not `a += b`)."
+        return _fail(exercise, f"{text} {advice}\nThink: {question}", "changes an input")
     moved = list(dict.fromkeys(name for outcome in outcomes for name in outcome.moved_random_state))
     if moved:
         text = f"{_RANDOM_MESSAGE}\n(The global random state of {' and '.join(moved)} moved during the call.)"
@@ -99,8 +100,9 @@ def _gives_the_same(mistake: Mistake, exercise: Exercise, cases: list[Case], out
                 return False
         elif not agree(outcome.value, wrong.value, tolerance):
             return False
-        elif exercise.gradients and not agree(gradients_of(exercise, outcome), gradients_of(exercise, wrong), tolerance):
-            return False
+        elif exercise.gradients:
+            if not agree(gradients_of(exercise, outcome), gradients_of(exercise, wrong), tolerance):
+                return False
     return True
 
 

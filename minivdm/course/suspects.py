@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 FACTORS = {2.0: "2", 0.5: "1/2", -1.0: "−1: a sign is flipped", 1.442695: "1/ln 2: bits instead of nats"}
-FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "the square root of what is expected": lambda want: want.sqrt(),
     "the square of what is expected": lambda want: want**2,
     "the logarithm of what is expected": lambda want: want.log(),
@@ -21,14 +22,14 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def numbers(values: torch.Tensor, most: int = 4) -> str:
+def numbers(values: Tensor, most: int = 4) -> str:
     """A few numbers as text: `0.3512` or `0.3512, 0.7024, …`."""
     flat = values.reshape(-1)
     shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in flat[:most].tolist()]
     return ", ".join(shown) + (", …" if flat.numel() > most else "")
 
 
-def shape_suspect(got: torch.Tensor, want: torch.Tensor) -> str:
+def shape_suspect(got: Tensor, want: Tensor) -> str:
     have, need = tuple(got.shape), tuple(want.shape)
     if sorted(have) == sorted(need):
         return "the right axes in another order."
@@ -46,31 +47,31 @@ def shape_suspect(got: torch.Tensor, want: torch.Tensor) -> str:
     return f"axis {off[0]} has {have[off[0]]} entries instead of {need[off[0]]}."
 
 
-def value_suspect(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> str:
+def value_suspect(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> str:
     """`close` marks the numbers that are right. got, want: float64, one shape; `got` is finite where `want` is."""
     for pattern in (_an_input, _where_right, _whole_function, _shuffled, _per_sample):
         for suspect in pattern(got, want, close, inputs):
             return suspect
     wrong = int((~close).sum())
-    ranges = f"expected values from {want.min():.4g} to {want.max():.4g}, yours go from {got.min():.4g} to {got.max():.4g}"
-    return f"{wrong} of {got.numel()} numbers are off; {ranges}."
+    expected = f"expected values from {want.min():.4g} to {want.max():.4g}"
+    return f"{wrong} of {got.numel()} numbers are off; {expected}, yours go from {got.min():.4g} to {got.max():.4g}."
 
 
-def _an_input(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+def _an_input(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
     for name, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape == got.shape and torch.equal(value.double(), got):
+        if isinstance(value, Tensor) and value.shape == got.shape and torch.equal(value.double(), got):
             yield f"your answer is the input `{name}`, unchanged."
     if got.numel() > 1 and bool((got == 0).all()):
         yield "all your numbers are zero."
 
 
-def _where_right(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+def _where_right(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
     """Right (or wrong) only for some samples, some timesteps, or one end of an axis."""
     if not bool(close.any()) or got.ndim == 0:
         return
     right = close.reshape(len(close), -1).all(dim=1)
     t = inputs.get("t")
-    if isinstance(t, torch.Tensor) and t.shape == right.shape and bool(right.any()) and not bool(right.all()):
+    if isinstance(t, Tensor) and t.shape == right.shape and bool(right.any()) and not bool(right.all()):
         if bool((right == (t == 0)).all()):
             yield "right for t = 0 only."
         if bool((right == (t != 0)).all()):
@@ -86,13 +87,13 @@ def _where_right(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inp
             yield f"everything is right except index {where}{end} of axis {axis}."
         if size > 2 and int(along.sum()) == 1:
             where = int(along.nonzero()[0])
-            yield f"only index {where} of axis {axis} is right" + ("; was the rest of the batch forgotten?" if axis == 0 else ".")
+            rest = "; was the rest of the batch forgotten?" if axis == 0 else "."
+            yield f"only index {where} of axis {axis} is right{rest}"
 
 
-def _whole_function(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+def _whole_function(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
     """The expectation times a constant, plus a constant, or under a simple function."""
-    large = want.abs() > 1e-2 * want.abs().max()
-    ratio = got[large] / want[large]
+    ratio = _ratio(got, want)
     if ratio.numel() > 1 and _constant(ratio):
         factor = float(ratio.mean())
         named = next((text for value, text in FACTORS.items() if abs(factor / value - 1) < 1e-3), f"{factor:.4g}")
@@ -106,7 +107,7 @@ def _whole_function(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, 
         yield f"values beyond {want.min():.4g} … {want.max():.4g} should have been cut off."
 
 
-def _shuffled(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+def _shuffled(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
     """Right numbers in the wrong place."""
     for axis in range(got.ndim):
         size = got.shape[axis]
@@ -120,17 +121,23 @@ def _shuffled(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs
         yield "the right numbers in another order: was something reshaped where axes had to be swapped?"
 
 
-def _per_sample(got: torch.Tensor, want: torch.Tensor, close: torch.Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+def _per_sample(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
     if got.ndim > 1 and len(got) > 1:
-        ratios = [a[b.abs() > 1e-2 * b.abs().max()] / b[b.abs() > 1e-2 * b.abs().max()] for a, b in zip(got, want, strict=True)]
+        ratios = [_ratio(one_got, one_want) for one_got, one_want in zip(got, want, strict=True)]
         if all(ratio.numel() > 1 and _constant(ratio) for ratio in ratios):
             listed = ", ".join(f"{float(ratio.mean()):.4g}" for ratio in ratios[:4])
             yield f"each sample is off by a factor of its own ({listed}): look at the coefficient that depends on t."
 
 
-def _constant(values: torch.Tensor) -> bool:
+def _ratio(got: Tensor, want: Tensor) -> Tensor:
+    """got / want where `want` is far enough from zero to divide by."""
+    large = want.abs() > 1e-2 * want.abs().max()
+    return got[large] / want[large]
+
+
+def _constant(values: Tensor) -> bool:
     return float(values.max() - values.min()) <= 1e-3 * float(values.abs().max())
 
 
-def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _near(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-3, atol=1e-6)

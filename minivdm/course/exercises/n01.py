@@ -80,9 +80,12 @@ def _one_step_cases(g: torch.Generator) -> list[Case]:
     clip, points, image = (2, 3, 5, 8, 6), (7, 2), (1, 3, 4, 6)
     return [
         Case({"x_prev": randn(g, *clip), "beta": 0.3, "noise": randn(g, *clip)}, "a number as beta"),
-        Case({"x_prev": randn(g, *points), "beta": torch.tensor(0.07), "noise": randn(g, *points)}, "a 0-d tensor as beta"),
         Case(
-            {"x_prev": randn(g, *image, dtype=torch.float64), "beta": 0.6, "noise": randn(g, *image, dtype=torch.float64)},
+            {"x_prev": randn(g, *points), "beta": torch.tensor(0.07), "noise": randn(g, *points)},
+            "a 0-d tensor as beta",
+        ),
+        Case(
+            {"x_prev": randn(g, *image).double(), "beta": 0.6, "noise": randn(g, *image).double()},
             "float64",
         ),
     ]
@@ -90,8 +93,8 @@ def _one_step_cases(g: torch.Generator) -> list[Case]:
 
 def _chain_cases(g: torch.Generator) -> list[Case]:
     def case(num_steps: int, shape: tuple[int, ...], dtype: torch.dtype, note: str) -> Case:
-        noises = randn(g, num_steps, *shape, dtype=dtype)
-        return Case({"x0": randn(g, *shape, dtype=dtype), "betas": some_betas(g, num_steps, dtype), "noises": noises}, note)
+        x0, noises = randn(g, *shape, dtype=dtype), randn(g, num_steps, *shape, dtype=dtype)
+        return Case({"x0": x0, "betas": some_betas(g, num_steps, dtype), "noises": noises}, note)
 
     return [
         case(6, (2, 3, 5, 4), torch.float32, "6 steps"),
