@@ -86,6 +86,7 @@ def sample(argv: list[str]) -> None:
         raise UserError(f"--clips {options.clips} and --scale {options.scale}: expected whole numbers above 0")
     from minivdm.data.io import write_video
     from minivdm.pipelines import UnetPipeline, pick_device
+    from minivdm.text.words import split_words
 
     pipeline = UnetPipeline.from_pretrained(options.checkpoint)
     for prompt in options.prompts:
@@ -97,7 +98,7 @@ def sample(argv: list[str]) -> None:
                                         eta=options.eta, seed=options.seed, progress=True)
     enlarged = videos.repeat_interleave(options.scale, -1).repeat_interleave(options.scale, -2).cpu()
     for number, (video, prompt) in enumerate(zip(enlarged, prompts, strict=True)):
-        name = f"{number:03d}-{'-'.join(pipeline.words.split(prompt)[:8]) or 'clip'}"
+        name = f"{number:03d}-{'-'.join(split_words(prompt)[:8]) or 'clip'}"
         for suffix in (".gif", ".mp4"):
             write_video(options.out / f"{name}{suffix}", video, fps=pipeline.config.data.fps)
         print(options.out / f"{name}.gif")

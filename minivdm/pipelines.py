@@ -80,8 +80,8 @@ class UnetPipeline:
                  guidance: float | None = None, eta: float | None = None, seed: int = 0, progress: bool = False) -> Tensor:
         """One film per prompt, (B, 3, T, H, W) in [-1, 1]. What is not given comes from the configuration.
 
-        An empty prompt, or a model trained without captions, gives a film of the model's own choice. The film of a prompt
-        depends on the prompt, its place in the list and the seed, not on its neighbours.
+        An empty prompt, or a model trained without captions, gives a film of the model's own choice. A film starts from noise
+        that depends on the seed and on its place in the list only.
         """
         data, defaults = self.config.data, self.config.sampling
         device = next(self.unet.parameters()).device

@@ -90,7 +90,7 @@ class NoisePredictionTask:
     def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
         """`sampling.clips` clips from `model`, with captions taken from the data."""
         count = self.config.sampling.clips
-        prompts = list(self.dataset.captions(count)) if self.words.dim else [""] * count
+        prompts = self.dataset.captions()[:count] if self.words.dim else [""] * count
         pipeline = UnetPipeline(model, self.pipeline.diffusion, self.words, self.config)
         return pipeline(prompts, seed=seed, progress=progress), prompts
 
