@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from minivdm.data.caption_files import read_captions, swap_left_right
 from minivdm.data.io import EXTENSIONS, from_uint8, read_video
+from minivdm.data.seeds import generator_for
 from minivdm.errors import UserError
 
 FITS = ("cut", "stride", "loop", "repeat")
@@ -78,7 +79,7 @@ class VideoFolder(Dataset):
         index, epoch = which if isinstance(which, tuple) else (which, 0)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        generator = _generator(self.seed, epoch, index)
+        generator = generator_for(self.seed, epoch, index)
         index, stored, fps = self._decode_next_good(index)
         flipped = self.flip and bool(torch.randint(2, (), generator=generator))
         wording = int(torch.randint(max(1, len(self.wordings[index])), (), generator=generator))
@@ -186,9 +187,3 @@ def list_clips(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> li
             "put clips there, or make some with: minivdm data fireworks --out DIR"
         )
     return clips
-
-
-def _generator(seed: int, epoch: int, index: int) -> torch.Generator:
-    """A generator of its own for every clip of every epoch."""
-    entropy = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
