@@ -64,6 +64,7 @@ def dpmpp_sample(
     levels: Sequence[Level] | None = None,
     order: int = 2,
     solver: str = "midpoint",
+    curvature_weight: float = 1.0,
     progress: bool = False,
     callback: Callable[[int, int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
@@ -72,6 +73,7 @@ def dpmpp_sample(
     levels  noise level of the state at each step, when it lies between training timesteps (see `karras_ratios`)
     order   1, 2 or 3; the first steps, which have no memory yet, and the last, which jumps to clean data, use less
     solver  "midpoint" or "heun", two weightings of the second-order term that differ in the third order
+    curvature_weight  for order 3: published code halves this term, which leaves it accurate to second order only
     """
     if order not in (1, 2, 3) or solver not in ("midpoint", "heun"):
         raise UserError(f"order {order!r}, solver {solver!r}: expected order 1, 2 or 3, and 'midpoint' or 'heun'")
@@ -90,14 +92,19 @@ def dpmpp_sample(
         else:
             # With few steps the one before the last is long as well, and a parabola would overshoot.
             usable = 2 if left == 1 and len(timesteps) < 15 else order
-            x = dpmpp_step(x, memory[:usable], levels[k], levels[k + 1], solver)
+            x = dpmpp_step(x, memory[:usable], levels[k], levels[k + 1], solver, curvature_weight)
         if callback is not None:
             callback(k, step, x, x0)
     return x
 
 
 def dpmpp_step(
-    x: Tensor, memory: Sequence[tuple[Tensor, Tensor]], now: Level, target: Level, solver: str = "midpoint"
+    x: Tensor,
+    memory: Sequence[tuple[Tensor, Tensor]],
+    now: Level,
+    target: Level,
+    solver: str = "midpoint",
+    curvature_weight: float = 1.0,
 ) -> Tensor:
     """One multistep update from level `now` to `target`; its order is the number of remembered estimates (1 to 3).
 
@@ -118,7 +125,7 @@ def dpmpp_step(
     r1 = (older[0][0] - older[1][0]) / h
     slope1 = (older[0][1] - older[1][1]) / r1
     first = slope0 + r0 / (r0 + r1) * (slope0 - slope1)
-    second = (slope0 - slope1) / (r0 + r1)
+    second = curvature_weight * 2 * (slope0 - slope1) / (r0 + r1)
     return x + target.alpha * (e / h + 1) * first - target.alpha * ((e + h) / h**2 - 0.5) * second
 
 

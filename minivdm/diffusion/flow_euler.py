@@ -5,6 +5,7 @@ dx/dsigma = noise - x0, the direction of growing noise.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def shift_sigma(sigma: float | np.ndarray, shift: float) -> float | np.ndarray:
 
 def flow_sigmas(steps: int, shift: float = 1.0, smallest: float = 1e-3) -> list[float]:
     """`steps` + 1 noise levels from 1 to 0: evenly spaced down to `smallest`, then shifted, then 0."""
-    if not isinstance(steps, int) or steps < 1 or not shift > 0:
+    if not isinstance(steps, Integral) or steps < 1 or not shift > 0:
         raise UserError(f"{steps!r} steps, shift {shift}: expected a whole number of steps and a shift above 0")
     return [*shift_sigma(np.linspace(1.0, smallest, steps), shift).tolist(), 0.0]
 

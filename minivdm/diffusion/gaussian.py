@@ -85,6 +85,7 @@ class GaussianDiffusion(nn.Module):
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t in one jump: sqrt(abar_t) x0 + sqrt(1 - abar_t) noise (DDPM, equation 4)."""
+        _check_pair(x0, noise)
         signal = extract(self.sqrt_alphas_cumprod, t, x0.shape) * x0
         return signal + extract(self.sqrt_one_minus_alphas_cumprod, t, x0.shape) * noise
 
@@ -142,7 +143,6 @@ class GaussianDiffusion(nn.Module):
 
     def loss(self, model: Model, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """(B,): the mean of |error| ("l1") or error² ("l2") over each sample (DDPM, equation 14)."""
-        _check_pair(x0, noise)
         error = self.predict(model, self.q_sample(x0, t, noise), t) - self.target(x0, t, noise)
         return reduce(error.abs() if self.loss_name == "l1" else error**2, "b ... -> b", "mean")
 

@@ -6,6 +6,7 @@ many steps and how much noise is chosen after training.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def ddim_timesteps(num_steps: int, steps: int, spacing: str = "linspace", offset
     counts up from `offset`, and so never begins at pure noise (Lin et al. 2023, table 2): it is here for models whose
     published settings use it.
     """
-    if not isinstance(steps, int) or not 1 <= steps <= num_steps:
+    if not isinstance(steps, Integral) or not 1 <= steps <= num_steps:
         raise UserError(
             f"{steps!r} sampling steps: expected a whole number from 1 to {num_steps}, the steps of training"
         )
@@ -75,6 +76,8 @@ def ddim_timesteps(num_steps: int, steps: int, spacing: str = "linspace", offset
         ascending = np.round(num_steps - np.arange(steps) * (num_steps / steps))[::-1] - 1
     else:
         ascending = np.linspace(0, num_steps - 1, steps).round() if steps > 1 else np.array([num_steps - 1])
+    if not 0 <= ascending[0] <= ascending[-1] < num_steps:
+        raise UserError(f"offset {offset} leads to timestep {int(ascending[-1])}: expected 0 to {num_steps - 1}")
     return [int(t) for t in ascending[::-1]]
 
 

@@ -8,6 +8,7 @@ Everything is computed in float64: near both ends 1 - abar or abar is so small t
 """
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -84,5 +85,5 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
 
 
 def _check_num_steps(num_steps: int) -> None:
-    if not isinstance(num_steps, int) or num_steps < 1:
+    if not isinstance(num_steps, Integral) or num_steps < 1:
         raise UserError(f"num_steps is {num_steps!r}: a schedule needs a whole number of steps, at least 1")

@@ -17,16 +17,12 @@ from minivdm.training.ema import EMA
 
 Outputs = Iterator[tuple[str, Tensor, str]]  # name, our value, tolerance
 
-TABLES = ("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod")
-TABLES += ("log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod")
-TABLES += ("posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2")
-
 
 def compare(config: dict, cases: dict, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor, str]]:
-    """Recompute every case; the twelve tables of the state dict are compared as well, under their names there."""
+    """Recompute every case; the tables of the state dict are compared as well, under their names there."""
     reference = _Reference(config, tensors)
-    for name in TABLES:
-        yield f"sd/{name}", getattr(reference.diffusion(), name), tensors[f"sd/{name}"], "table"
+    for name, table in reference.diffusion().named_buffers():
+        yield f"sd/{name}", table, tensors[f"sd/{name}"], "table"
     for case in cases:
         family = re.match(r"[a-z]+", case).group()  # pmean_noclip -> pmean, buffers1000 -> buffers
         if family not in _FAMILIES:
@@ -75,8 +71,8 @@ def _betas(reference: _Reference, case: str) -> Outputs:
 
 def _buffers(reference: _Reference, case: str) -> Outputs:
     diffusion = GaussianDiffusion(cosine_betas(int(case.removeprefix("buffers"))))
-    for name in TABLES:
-        yield name, getattr(diffusion, name), "table"
+    for name, table in diffusion.named_buffers():
+        yield name, table, "table"
 
 
 def _qsample(reference: _Reference, case: str) -> Outputs:
