@@ -79,9 +79,7 @@ def solved_edition(source: Path) -> NotebookNode:
     for index, cell in enumerate(read.cells):
         new_cell = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
         tags = cell.metadata.get("tags", [])
-        notebook.cells.append(
-            new_cell(cell.source, id=f"cell-{index:03d}", metadata={"tags": tags} if tags else {})
-        )
+        notebook.cells.append(new_cell(cell.source, id=f"cell-{index:03d}", metadata={"tags": tags} if tags else {}))
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     for exercise_id in exercise_ids(notebook):
         if exercise_id not in exercises():

@@ -44,5 +44,5 @@ def _gradients(value: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     if not outputs:
         return [torch.zeros_like(tensor) for tensor in inputs]
     weights = [torch.linspace(0.5, 1.5, out.numel()).to(out).reshape(out.shape) for out in outputs]
-    found = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)
+    found = torch.autograd.grad(outputs, inputs, weights, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(tensor) if grad is None else grad for tensor, grad in zip(inputs, found, strict=True)]

@@ -119,7 +119,7 @@ def _not_written(exercise: Exercise, error: BaseException) -> Verdict:
         text = (
             f"Exercise {exercise.id} is not written yet: replace the `raise` in `{exercise.name}` with your code "
             f"and run "
-            f"the cell again; `hint(\"{exercise.id}\")` helps."
+            f'the cell again; `hint("{exercise.id}")` helps.'
         )
     return Verdict(False, text, None, exercise.id, not_written=True)
 

@@ -49,7 +49,8 @@ def shape_suspect(got: Tensor, want: Tensor) -> str:
 
 def value_suspect(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> str:
     """`close` marks the numbers that are right. got, want: float64, one shape; `got` is finite where `want` is."""
-    for pattern in (_an_input, _where_right, _whole_function, _shuffled, _per_sample):
+    patterns = (_an_input, _by_timestep, _whole_function, _shuffled, _along_an_axis, _ingredients, _per_sample)
+    for pattern in patterns:
         for suspect in pattern(got, want, close, inputs):
             return suspect
     wrong = int((~close).sum())
@@ -65,18 +66,22 @@ def _an_input(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) 
         yield "all your numbers are zero."
 
 
-def _where_right(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
-    """Right (or wrong) only for some samples, some timesteps, or one end of an axis."""
-    if not bool(close.any()) or got.ndim == 0:
+def _by_timestep(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    """Right for some timesteps only."""
+    t = inputs.get("t")
+    if not isinstance(t, Tensor) or t.shape != got.shape[:1]:
         return
     right = close.reshape(len(close), -1).all(dim=1)
-    t = inputs.get("t")
-    if isinstance(t, Tensor) and t.shape == right.shape and bool(right.any()) and not bool(right.all()):
+    if bool(right.any()) and not bool(right.all()):
         if bool((right == (t == 0)).all()):
             yield "right for t = 0 only."
         if bool((right == (t != 0)).all()):
             yield "wrong for t = 0 only; what is special about the first step?"
         yield f"right for t = {numbers(t[right], 6)}, wrong for t = {numbers(t[~right], 6)}."
+
+
+def _along_an_axis(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    """Right (or wrong) at a single place along an axis."""
     for axis in range(got.ndim):
         others = [other for other in range(got.ndim) if other != axis]
         along = close.all(dim=others) if others else close
@@ -105,6 +110,31 @@ def _whole_function(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, 
             yield f"your answer is {text}."
     if _near(got.clamp(float(want.min()), float(want.max())), want):
         yield f"values beyond {want.min():.4g} … {want.max():.4g} should have been cut off."
+
+
+def _ingredients(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    """When answer and expectation both are sums of inputs times a number: which input has the wrong number?"""
+    parts = {
+        name: value.double()
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.shape == got.shape
+    }
+    sample = int((~close.reshape(len(close), -1).all(dim=1)).nonzero()[0]) if got.ndim else 0
+    if len(parts) < 2 or got.ndim == 0 or got[sample].numel() <= 2 * len(parts):
+        return
+    columns = torch.stack([value[sample].flatten() for value in parts.values()], dim=1)
+    mine, theirs = (torch.linalg.lstsq(columns, side[sample].reshape(-1, 1)).solution for side in (want, got))
+    if not (_near(columns @ mine, want[sample].reshape(-1, 1)) and _near(columns @ theirs, got[sample].reshape(-1, 1))):
+        return
+    off = [
+        f"`{name}` by {float(b):.4g} instead of {float(a):.4g}"
+        for name, a, b in zip(parts, mine[:, 0], theirs[:, 0], strict=True)
+        if abs(float(a - b)) > 1e-3 * abs(float(a)) + 1e-4
+    ]
+    t = inputs.get("t")
+    where = f" (t = {int(t[sample])})" if isinstance(t, Tensor) and t.shape == got.shape[:1] else ""
+    if off:
+        yield f"in sample {sample}{where} you multiply {', and '.join(off)}."
 
 
 def _shuffled(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ such as `workbook/02.q_sample.py`. The file defines the exercise's name, so that
 """
 
 import ast
+import contextlib
 import inspect
 import os
 import textwrap
@@ -15,16 +16,19 @@ from typing import Any
 from minivdm.course.exercise import Exercise
 
 
-def folder() -> Path:
-    """MINIVDM_WORKBOOK, else `workbook/` in the nearest folder upwards that holds `notebooks/` or a workbook, "
-    "else here."""
-    if told := os.environ.get("MINIVDM_WORKBOOK"):
-        return Path(told)
+def course_root() -> Path:
+    """The nearest folder, from here upwards, that holds `notebooks/` or a workbook; else the current folder."""
     here = Path.cwd()
     for place in (here, *here.parents):
         if (place / "notebooks").is_dir() or (place / "workbook").is_dir():
-            return place / "workbook"
-    return here / "workbook"
+            return place
+    return here
+
+
+def folder() -> Path:
+    """Where the workbook is: MINIVDM_WORKBOOK, else `workbook/` in the course's folder."""
+    told = os.environ.get("MINIVDM_WORKBOOK")
+    return Path(told) if told else course_root() / "workbook"
 
 
 def path_of(exercise_id: str) -> Path:
@@ -43,7 +47,8 @@ def save(exercise: Exercise, answer: Callable[..., Any]) -> str:
         unfinished.write_text(source, encoding="utf-8")
         os.replace(unfinished, target)  # a reader sees the old file or the new one, never half of one
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         return f"(It could not be kept in {target.parent}: {error.strerror}.)"
     return f"Kept as workbook/{target.name}."
 

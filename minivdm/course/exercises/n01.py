@@ -115,6 +115,7 @@ def _first_noisy_cases(g: torch.Generator) -> list[Case]:
         Case({"alphas_cumprod": some_alphas_cumprod(g, 23)}, "23 steps"),
         Case({"alphas_cumprod": 0.9 * some_alphas_cumprod(g, 40, torch.float64)}, "40 steps in float64"),
         Case({"alphas_cumprod": torch.tensor([0.9, 0.8, 0.7])}, "a schedule so short that the signal stays louder"),
+        Case({"alphas_cumprod": torch.tensor([0.75, 0.5, 0.25])}, "a step at which both are exactly as loud"),
         Case({"alphas_cumprod": torch.tensor([0.4, 0.3, 0.2, 0.1])}, "a schedule that drowns the signal at once"),
     ]
 
@@ -195,8 +196,7 @@ EXERCISES = (
         _chain_cases,
         noise_mistakes.NOISE_CHAIN,
         (
-            "Take the steps one after another: each starts where the last one ended, with its own β and its own "
-            "noise.",
+            "Take the steps one after another: each starts where the last one ended, with its own β and its own noise.",
             "x ← √(1 − β_t) · x + √β_t · noises[t] for t = 0 … N − 1",
             "`for beta, noise in zip(betas, noises): x = noise_one_step(x, beta, noise)`",
         ),

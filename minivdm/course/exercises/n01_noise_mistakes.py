@@ -246,8 +246,7 @@ GAUSSIAN_KL = (
         "−1 forgotten",
         lambda m1, lv1, m2, lv2: _kl(m1, lv1, m2, lv2) + 0.5,
         "You are off by ½ everywhere.",
-        "Without the −1 two equal Gaussians would be half a nat apart; it is the first Gaussian's own expected "
-        "square.",
+        "Without the −1 two equal Gaussians would be half a nat apart; it is the first Gaussian's own expected square.",
         "what does your function give for two equal Gaussians?",
     ),
     Mistake(

@@ -204,8 +204,7 @@ PREDICT_V = (
         "a straight line",
         lambda x, t, noise, a: noise - x,
         "You return noise − x0, whatever t is.",
-        "That is the velocity along a straight line, which comes in lesson 08. Here the way is a quarter of a "
-        "circle.",
+        "That is the velocity along a straight line, which comes in lesson 08. Here the way is a quarter of a circle.",
         "on a circle, does the direction stay the same all the way?",
     ),
 )

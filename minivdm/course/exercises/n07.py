@@ -204,8 +204,7 @@ EXERCISES = (
         _fold_cases,
         block_mistakes.FRAMES_TO_BATCH,
         (
-            "A layer for pictures does not know time. Show it the frames of all clips as one large batch of "
-            "pictures.",
+            "A layer for pictures does not know time. Show it the frames of all clips as one large batch of pictures.",
             "out[b·T + t] = x[b, :, t]",
             '`rearrange(x, "b c t h w -> (b t) c h w")`',
         ),
@@ -261,8 +260,7 @@ EXERCISES = (
         _guided_cases,
         block_mistakes.GUIDED,
         (
-            "What does the condition change? Go further in that direction, starting from the unconditioned "
-            "prediction.",
+            "What does the condition change? Go further in that direction, starting from the unconditioned prediction.",
             "uncond + scale · (cond − uncond)",
             "`uncond + scale * (cond - uncond)`",
         ),

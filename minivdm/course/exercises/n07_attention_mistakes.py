@@ -261,8 +261,7 @@ FOCUS_PRESENT_MASK = (
         "zeros and ones",
         lambda focus, n: (torch.eye(n, dtype=torch.bool) | ~focus[:, None, None]).float(),
         "The pattern is right, but these are floats.",
-        "A mask is a question of yes or no. As a float it would be added to the scores by some attention "
-        "functions.",
+        "A mask is a question of yes or no. As a float it would be added to the scores by some attention functions.",
         "what would adding 1 to allowed scores and 0 to forbidden ones forbid?",
     ),
 )
