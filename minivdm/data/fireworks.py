@@ -129,21 +129,11 @@ def _add_shells(depth: Tensor, scenes: list[Scene], camera: Camera, generator: t
 
 def _place(shells: list[Shell], layouts: list[Layout], chance: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """Centres (S, 2) as (y, x) and radii (S,) in units. Places are shares of the frame, radii of its shorter side."""
-    rows, columns, radii, jitter = (
-        torch.tensor(values)
-        for values in zip(
-            *(
-                (
-                    layout.rows[ROWS.index(shell.row)],
-                    layout.columns[COLUMNS.index(shell.column)],
-                    layout.radii[SIZES.index(shell.size)],
-                    layout.jitter,
-                )
-                for shell, layout in zip(shells, layouts, strict=True)
-            ),
-            strict=True,
-        )
-    )
+    laid = list(zip(shells, layouts, strict=True))
+    rows = torch.tensor([layout.rows[ROWS.index(shell.row)] for shell, layout in laid])
+    columns = torch.tensor([layout.columns[COLUMNS.index(shell.column)] for shell, layout in laid])
+    radii = torch.tensor([layout.radii[SIZES.index(shell.size)] for shell, layout in laid])
+    jitter = torch.tensor([layout.jitter for layout in layouts])
     frame = torch.tensor([len(camera.y), len(camera.x)]) / camera.scale / UNITS
     nudge = (2 * chance[:, :2] - 1) * rearrange(jitter, "s -> s 1")
     centre = torch.stack([rows, columns], dim=1) * frame + nudge
