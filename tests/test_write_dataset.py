@@ -10,7 +10,7 @@ from minivdm.data import write_dataset
 from minivdm.data.captions import parse_caption
 from minivdm.data.folder import VideoFolder
 from minivdm.data.io import read_video
-from minivdm.data.scenes import Scene
+from minivdm.data.scenes import HELD_OUT_KINDS, Scene
 from minivdm.data.write_dataset import write_fireworks
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
@@ -102,9 +102,13 @@ def test_shipped_set_is_whole():
     assert all(path.suffix == ".gif" and len(dataset.wordings[i]) > 1 for i, path in enumerate(dataset.paths))
     assert not any(row["held_out"] or Scene.from_dict(row).held_out for row in rows(SHIPPED))
     shells = [row["shells"][0] for row in rows(SHIPPED)]
+    card = (SHIPPED.parent / "README.md").read_text()
+    assert f"{SHIPPED_CLIPS} short films" in card and f"--clips {SHIPPED_CLIPS}\n" in card
     for attribute, kinds in {"colour": 8, "shape": 6, "column": 3, "row": 2, "size": 2}.items():
         counts = Counter(shell[attribute] for shell in shells)
         assert len(counts) == kinds and min(counts.values()) > SHIPPED_CLIPS / kinds / 2
+        assert all(f"{name} {count}" in card for name, count in counts.items())
+    assert all(f"{colour} {shape}" in card for colour, shape in HELD_OUT_KINDS)
     for index in range(0, SHIPPED_CLIPS, 50):
         assert dataset[index]["video"].shape == (3, 17, 32, 32)
     assert not dataset.bad_files

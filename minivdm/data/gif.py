@@ -73,8 +73,8 @@ def read_gif(data: bytes) -> Iterator[tuple[np.ndarray, Fraction]]:
 def write_gif(frames: np.ndarray, fps: float) -> bytes:
     """A looping GIF of `frames` (T, H, W, 3) uint8: T pictures, equal ones too, each with the palette it needs.
 
-    A picture stores only the rectangle that changed since the last one. Where that has at most 256 colours, as in all
-    fireworks of 32×32 pixels, every pixel is exact; else see `_index_colours`.
+    A picture stores only the rectangle that changed since the last one. Where that has at most 256 colours, as nearly
+    always in a 32×32 firework, every pixel is exact; else see `_index_colours`.
     """
     if fps > MAX_RATE:
         raise ValueError(f"a GIF plays at most {MAX_RATE} frames per second, not {fps:g}; write .mp4 or .webp")
