@@ -106,8 +106,10 @@ def _without_solutions(code: str, where: str) -> str:
         if match := MARKER.match(line):
             exercise_id = match[1]
         if line.strip() == BEGIN:
-            if inside or exercise_id is None:
-                raise UserError(f"{where}: {BEGIN!r} needs an '# exercise: NN.name' line above it and an {END!r} below")
+            if inside:
+                raise UserError(f"{where}: {BEGIN!r} without {END!r} in exercise {exercise_id}")
+            if exercise_id is None:
+                raise UserError(f"{where}: {BEGIN!r} needs an '# exercise: NN.name' line above it, in the same cell")
             indent = line[: len(line) - len(line.lstrip())]
             kept.append(f'{indent}raise NotImplementedError("exercise {exercise_id}")')
             inside = True
@@ -118,7 +120,7 @@ def _without_solutions(code: str, where: str) -> str:
         elif not inside:
             kept.append(line)
     if inside:
-        raise UserError(f"{where}: {BEGIN!r} without {END!r} in the same cell")
+        raise UserError(f"{where}: {BEGIN!r} without {END!r} in exercise {exercise_id}")
     return "\n".join(kept)
 
 
