@@ -47,16 +47,9 @@ def test_solved_lesson_runs_and_gives_the_stored_outputs(lesson, tmp_path):
     """nbval runs every cell from the top and compares: numbers to the last digit shown, tagged cells only for errors."""
     from blocked import run
 
-    options = [
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "--color=no",
-        "--nbval-cell-timeout=600",
-        "--nbval-current-env",
-    ]
-    used = run(["pytest", "--nbval", *options, lesson.with_suffix(".ipynb").name], lesson.parent, tmp_path / "workbook")
+    options = ["--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = ["pytest", "--nbval", *options, "--color=no", lesson.with_suffix(".ipynb").name]
+    used = run(command, lesson.parent, tmp_path / "workbook")
     print(f"{lesson.stem}: {used.cpu_seconds:.0f} CPU seconds, {used.memory / 2**30:.2f} GiB")
     assert used.status == 0, used.printed[-6000:]
     assert used.cpu_seconds <= MOST_CPU_SECONDS
