@@ -185,8 +185,7 @@ def test_captions_from_table_and_text_files(tmp_path):
     assert dataset.attributes == [{"colour": "red"}, {}, {"loud": 3}, {}, {}]
     assert dataset[1]["caption"] == "a text over two lines" and dataset[2]["caption"] == ""
     assert {dataset[3, epoch]["caption"] for epoch in range(20)} == {"x", "y"}
-    assert dataset.captions() == ["one", "a text over two lines", "x", "y", "ü"]
-    assert dataset.captions(4) == ["one", "a text over two lines", "", "x"]
+    assert dataset.captions() == ["one", "a text over two lines", "x", "ü", "y"]
 
 
 @pytest.mark.parametrize(

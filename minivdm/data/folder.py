@@ -99,11 +99,10 @@ class VideoFolder(Dataset):
         # A worker process starts with an empty cache: to send it decoded clips would take longer than to decode them.
         return self.__dict__ | {"_cache": {}, "_cached_bytes": 0}
 
-    def captions(self, count: int | None = None) -> list[str]:
-        """The first wording of the first `count` clips; without `count` every wording that any epoch can show."""
-        if count is not None:
-            return [wordings[0] if wordings else "" for wordings in self.wordings[:count]]
-        every = [wording for wordings in self.wordings for wording in wordings]
+    def captions(self) -> list[str]:
+        """Every wording that any epoch can show: the first wording of each clip, then all others. None is empty."""
+        first = [wordings[0] for wordings in self.wordings if wordings]
+        every = first + [wording for wordings in self.wordings for wording in wordings[1:]]
         return every + [swap_left_right(wording) for wording in every] if self.flip else every
 
     def _decode_next_good(self, asked: int) -> tuple[int, Tensor, float]:
