@@ -37,11 +37,12 @@ class DataConfig:
 
 @dataclass
 class Unet3DConfig:
-    """Arguments of `denoisers.Unet3D`, and whether it listens to the captions."""
+    """Arguments of `denoisers.Unet3D`, what is folded around it, and whether it listens to the captions."""
 
     dim: int
     dim_mults: tuple[int, ...]
     channels: int
+    patch: int  # squares of patch x patch pixels are folded into channels: 2 makes every layer four times cheaper
     attn_heads: int
     attn_dim_head: int
     spatial_dim_head: int
@@ -61,6 +62,8 @@ class DiffusionConfig:
     prediction: Literal["noise", "x0", "v"]
     loss: Literal["l1", "l2"]
     threshold: Literal["static", "dynamic"] | None
+    shift_factor: float  # clips x are noised as (x - shift_factor) * scale_factor
+    scale_factor: float
 
 
 @dataclass
@@ -194,11 +197,13 @@ def _explain(values: dict[str, Any], error: Exception) -> str:
 def _check(config: Config) -> None:
     """Values that have the right type and still cannot work."""
     positive = {"data.clips": config.data.clips, "data.size": config.data.size, "data.frames": config.data.frames,
-                "data.fps": config.data.fps, "unet3d.dim": config.unet3d.dim, "unet3d.attn_heads": config.unet3d.attn_heads,
+                "data.fps": config.data.fps, "unet3d.dim": config.unet3d.dim, "unet3d.patch": config.unet3d.patch,
+                "unet3d.attn_heads": config.unet3d.attn_heads,
                 "training.steps": config.training.steps, "training.batch_size": config.training.batch_size,
                 "training.accumulate": config.training.accumulate, "training.learning_rate": config.training.learning_rate,
                 "training.clip_grad": config.training.clip_grad, "training.log_every": config.training.log_every,
                 "training.milestone_every": config.training.milestone_every, "sampling.clips": config.sampling.clips,
+                "diffusion.scale_factor": config.diffusion.scale_factor,
                 "training.keep_checkpoints": config.training.keep_checkpoints, "diffusion.num_steps": config.diffusion.num_steps}
     for name, value in positive.items():
         if value <= 0:
@@ -209,11 +214,12 @@ def _check(config: Config) -> None:
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"setting {name} is {value}; expected a share from 0 to 1")
-    factor = 2 ** (len(config.unet3d.dim_mults) - 1)
+    levels, patch = len(config.unet3d.dim_mults), config.unet3d.patch
+    factor = 2 ** (levels - 1) * patch
     if config.data.size % factor:
         down = max(factor, config.data.size // factor * factor)
-        raise UserError(f"data.size {config.data.size} is not divisible by {factor}, which the {len(config.unet3d.dim_mults)} "
-                        f"levels of unet3d.dim_mults need; use {down} or {down + factor}")
+        raise UserError(f"data.size {config.data.size} is not divisible by {factor}, which the {levels} levels of "
+                        f"unet3d.dim_mults and unet3d.patch {patch} need; use {down} or {down + factor}")
     if not 1 <= config.sampling.steps <= config.diffusion.num_steps:
         raise UserError(f"sampling.steps is {config.sampling.steps}; expected 1 to diffusion.num_steps = {config.diffusion.num_steps}")
     if config.unet3d.init_kernel_size % 2 == 0:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minivdm.config import Config, load_config
+from minivdm.denoisers.patching import Patched
 from minivdm.denoisers.unet3d import Unet3D
 from minivdm.diffusion.gaussian import GaussianDiffusion
 from minivdm.diffusion.guidance import classifier_free
@@ -33,11 +34,16 @@ class UnetPipeline:
     @classmethod
     def from_config(cls, config: Config, words: BagOfWords) -> "UnetPipeline":
         """An untrained pipeline of the sizes that the configuration names."""
-        settings = {name: value for name, value in vars(config.unet3d).items() if name != "captions"}
-        unet = Unet3D(**settings, cond_dim=words.dim or None)
+        settings = dict(vars(config.unet3d), cond_dim=words.dim or None)
+        patch = settings.pop("patch")
+        del settings["captions"]
+        settings["channels"] *= patch**2
+        unet = Unet3D(**settings) if patch == 1 else Patched(Unet3D(**settings), patch)
         diffusion = GaussianDiffusion(make_betas(config.diffusion.schedule, config.diffusion.num_steps),
                                       prediction=config.diffusion.prediction, loss=config.diffusion.loss,
-                                      threshold=config.diffusion.threshold)
+                                      threshold=config.diffusion.threshold,
+                                      shift_factor=config.diffusion.shift_factor,
+                                      scale_factor=config.diffusion.scale_factor)
         return cls(unet, diffusion, words, config)
 
     @classmethod
@@ -92,8 +98,9 @@ class UnetPipeline:
         guidance = defaults.guidance if guidance is None else guidance
         steps = steps or (self.diffusion.num_steps if method == "ddpm" else defaults.steps)
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "sample", len(prompts)))
-        return sample(self.diffusion, self._guided(prompts, guidance, device), x_T, method=method, steps=steps,
-                      eta=defaults.eta if eta is None else eta, generator=generator, progress=progress).clamp(-1, 1)
+        x0 = sample(self.diffusion, self._guided(prompts, guidance, device), x_T, method=method, steps=steps,
+                    eta=defaults.eta if eta is None else eta, generator=generator, progress=progress)
+        return self.diffusion.denormalize(x0).clamp(-1, 1)
 
     def _guided(self, prompts: Sequence[str], guidance: float, device: torch.device):
         """The network as the samplers want it: a function of (x_t, t), with the prompts and the guidance bound."""

@@ -44,7 +44,7 @@ def test_the_a6000_run_is_the_one_of_the_source_document():
     ({"training.steps": "many"}, ["training.steps", "'many'", "int"]),
     ({"training.steps": 0}, ["training.steps", "above 0"]),
     ({"data.level": "hard"}, ["data.level", "single", "scene"]),
-    ({"data.size": 30}, ["data.size 30", "28 or 32"]),
+    ({"data.size": 30}, ["data.size 30", "24 or 32"]),
     ({"training.ema_decay": 1.5}, ["training.ema_decay", "0 to 1"]),
     ({"sampling.steps": 2000}, ["sampling.steps", "1000"]),
     ({"unet3d.init_kernel_size": 4}, ["init_kernel_size", "5"]),

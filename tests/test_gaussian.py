@@ -236,3 +236,15 @@ def test_wrong_inputs_are_named_in_one_line():
         diffusion.loss(lambda x, t: x, x, t, x[0])
     with pytest.raises(UserError, match=r"\(3, 2, 5, 4, 6\) into \(3, 1, 5, 4, 6\)"):
         diffusion.loss(lambda x, t: x[:, :1], x, t, x)
+
+
+@pytest.mark.parametrize("threshold", ["static", "dynamic"])
+def test_thresholds_act_on_clips_and_not_on_their_normalised_form(threshold, generator):
+    diffusion = exact(threshold=threshold, shift_factor=-0.9, scale_factor=6.0)
+    plain = exact(threshold=threshold)
+    clips = normal(generator) * 1.5
+    torch.testing.assert_close(diffusion.denormalize(diffusion.normalize(clips)), clips)
+    kept = diffusion.denormalize(diffusion.keep_in_range(diffusion.normalize(clips)))
+    torch.testing.assert_close(kept, plain.keep_in_range(clips))
+    assert kept.abs().max() <= 1 + 1e-12
+    assert diffusion.normalize(torch.tensor(-0.9)) == 0 and diffusion.normalize(torch.tensor(0.1)) == pytest.approx(6.0)

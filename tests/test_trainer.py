@@ -15,7 +15,7 @@ from minivdm.training.checkpoint import list_checkpoints, read_tensors
 from minivdm.training.tasks import NoisePredictionTask, collate, tile
 from minivdm.training.trainer import Interrupted, Trainer
 
-TINY = {"data.clips": 7, "data.size": 8, "data.frames": 5, "unet3d.dim": 8, "unet3d.dim_mults": [1, 2],
+TINY = {"data.clips": 7, "data.size": 8, "data.frames": 5, "unet3d.dim": 8, "unet3d.dim_mults": [1, 2], "unet3d.patch": 1,
         "unet3d.attn_dim_head": 8, "unet3d.init_kernel_size": 3, "training.batch_size": 3, "training.warmup": 2,
         "training.log_every": 2, "training.milestone_every": 4, "sampling.steps": 2, "sampling.clips": 3,
         "diffusion.num_steps": 20}

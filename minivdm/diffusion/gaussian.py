@@ -44,6 +44,9 @@ class GaussianDiffusion(nn.Module):
     loss        "l1" or "l2"
     threshold   how an estimate of x0 is kept within ±clip_range while sampling: "static" clamps, "dynamic" shrinks a
                 sample by the `percentile` quantile of |x0| first, None lets it be (latents, data without a range)
+    shift_factor, scale_factor
+                `normalize` takes clips x to (x - shift_factor) · scale_factor, in which everything below is said. With
+                the mean and 1 / the standard deviation of the data, x0 and noise are of one size, which v assumes
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class GaussianDiffusion(nn.Module):
         threshold: str | None = "static",
         percentile: float = 0.9,
         clip_range: float = 1.0,
+        shift_factor: float = 0.0,
+        scale_factor: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -71,6 +76,7 @@ class GaussianDiffusion(nn.Module):
         self.num_steps = len(betas)
         self.prediction, self.loss_name = prediction, loss
         self.threshold, self.percentile, self.clip_range = threshold, percentile, clip_range
+        self.shift_factor, self.scale_factor = shift_factor, scale_factor
 
         tables = diffusion_tables(betas.double())
         self.alpha_bars = tables["alphas_cumprod"].cpu()  # float64 whatever happens to the buffers; samplers use it
@@ -80,6 +86,14 @@ class GaussianDiffusion(nn.Module):
     def alpha_bar(self, t: int) -> float:
         """abar_t in double precision; t = -1 is clean data, where it is 1."""
         return self.alpha_bars[t].item() if t >= 0 else 1.0
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Clips in [-1, 1] to what is noised and denoised."""
+        return (x - self.shift_factor) * self.scale_factor
+
+    def denormalize(self, x0: Tensor) -> Tensor:
+        """The inverse of `normalize`."""
+        return x0 / self.scale_factor + self.shift_factor
 
     # The forward process: from data to noise.
 
@@ -182,8 +196,10 @@ class GaussianDiffusion(nn.Module):
     def keep_in_range(self, x0: Tensor) -> Tensor:
         """Apply the threshold to an estimate of x0."""
         if self.threshold == "static":
-            return static_threshold(x0, self.clip_range)
-        return x0 if self.threshold is None else dynamic_threshold(x0, self.percentile, self.clip_range)
+            return self.normalize(static_threshold(self.denormalize(x0), self.clip_range))
+        if self.threshold == "dynamic":
+            return self.normalize(dynamic_threshold(self.denormalize(x0), self.percentile, self.clip_range))
+        return x0
 
     def p_mean_variance(self, model: Model, x_t: Tensor, t: Tensor) -> Gaussian:
         """p(x_{t-1} | x_t): the posterior, with the model's estimate in place of x0 (DDPM, equation 11)."""

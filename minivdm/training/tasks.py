@@ -65,9 +65,8 @@ class NoisePredictionTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Each clip draws its own timestep, noise, and whether its caption is dropped. Returns (B,)."""
-        x0 = batch["video"]
         diffusion, training = self.pipeline.diffusion, self.config.training
-        diffusion.to(x0.device)
+        x0 = diffusion.to(batch["video"].device).normalize(batch["video"])
         draws = [self._draw(seed, x0.shape[1:], x0.device) for seed in seeds]
         t, drop, focus = (torch.stack([draw[i] for draw in draws]).to(x0.device) for i in range(3))
         noise = torch.stack([draw[3] for draw in draws])
