@@ -2,8 +2,8 @@
 
 For now: the `Unet3D` of lucidrains' video-diffusion-pytorch 0.7.0. Its modules are nested by how they were written
 (`downs.0.3.fn.fn.fn.to_qkv`: residual, pre-norm, rearrange, attention), ours by what they are
-(`down_levels.0.temporal_attention.to_qkv`), and its convolutions carry a time axis of length 1 that ours leave out. Both
-are pure renaming and reshaping, so the two functions are exact inverses.
+(`down_levels.0.temporal_attention.to_qkv`), and its convolutions carry a time axis of length 1 that ours leave out.
+Both are pure renaming and reshaping, so the two functions are exact inverses.
 """
 
 import re
@@ -58,23 +58,13 @@ def unet3d_from_lucidrains(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor
     or of another shape.
     """
     theirs = _network(state_dict)
-    names = _names(theirs, side="downs")
-    ours = {}
-    for key, tensor in theirs.items():
-        if key.endswith("." + FREQUENCIES):
-            if not torch.allclose(tensor.float(), rotary_frequencies(2 * len(tensor)), atol=1e-6):
-                raise UserError(f"{key}: not the rotary frequencies 10000^(-2j/{2 * len(tensor)}); a model with others cannot be loaded")
-            continue
-        if key not in names:
-            raise UserError(f"{key}: no such tensor in a video-diffusion-pytorch 0.7.0 Unet3D; check what the file holds")
-        name, layout = names[key]
-        ours[name] = _relayout(key, tensor, layout)
+    ours = rename(theirs, _names(theirs, side="downs"))
     _check(ours)
     return ours
 
 
 def unet3d_to_lucidrains(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `minivdm.denoisers.Unet3D` -> that of a video-diffusion-pytorch 0.7.0 `Unet3D`: the exact inverse."""
+    """State dict of `minivdm.denoisers.Unet3D` -> one for video-diffusion-pytorch 0.7.0: the exact inverse."""
     _check(state_dict)
     names = {ours: (theirs, layout) for theirs, (ours, layout) in _names(state_dict, side="down_levels").items()}
     config = unet3d_config(state_dict)
@@ -125,6 +115,21 @@ def unet3d_of_lucidrains(state_dict: Mapping[str, Tensor]) -> Unet3D:
     return model
 
 
+def rename(theirs: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """Give every tensor our key and layout; constants are compared with ours and left out."""
+    ours = {}
+    for key, tensor in theirs.items():
+        if key.endswith("rotary_emb.freqs"):
+            if not torch.allclose(tensor.float(), rotary_frequencies(2 * len(tensor)), atol=1e-6):
+                raise UserError(f"{key}: frequencies other than 10000^(-2j/{2 * len(tensor)}) cannot be loaded")
+        elif key in names:
+            name, layout = names[key]
+            ours[name] = _relayout(key, tensor, layout)
+        else:
+            raise UserError(f"{key}: no such tensor in video-diffusion-pytorch 0.7.0; check what the file holds")
+    return ours
+
+
 def _network(saved: Mapping) -> dict[str, Tensor]:
     """The network's tensors alone, out of any of the three forms that upstream saves."""
     if "ema" in saved and isinstance(saved["ema"], Mapping):
@@ -152,12 +157,13 @@ def _modules(levels: int) -> Iterator[tuple[str, str, dict]]:
     yield "time_mlp.1", "time_embedding.1", LINEAR
     yield "time_mlp.3", "time_embedding.3", LINEAR
     for i in range(levels):
-        for theirs, ours, resize in ((f"downs.{i}", "down_levels", "downsamples"), (f"ups.{i}", "up_levels", "upsamples")):
-            yield f"{theirs}.0", f"{ours}.{i}.block1", RESNET_BLOCK
-            yield f"{theirs}.1", f"{ours}.{i}.block2", RESNET_BLOCK
-            yield f"{theirs}.2", f"{ours}.{i}.linear_attention", LINEAR_ATTENTION
-            yield f"{theirs}.3", f"{ours}.{i}.temporal_attention", ATTENTION
-            yield f"{theirs}.4", f"{resize}.{i}", CONVOLUTION
+        for side in ("down", "up"):
+            theirs, ours = f"{side}s.{i}", f"{side}_levels.{i}"
+            yield f"{theirs}.0", f"{ours}.block1", RESNET_BLOCK
+            yield f"{theirs}.1", f"{ours}.block2", RESNET_BLOCK
+            yield f"{theirs}.2", f"{ours}.linear_attention", LINEAR_ATTENTION
+            yield f"{theirs}.3", f"{ours}.temporal_attention", ATTENTION
+            yield f"{theirs}.4", f"{side}samples.{i}", CONVOLUTION
     yield "mid_block1", "middle.block1", RESNET_BLOCK
     yield "mid_spatial_attn", "middle.spatial_attention", ATTENTION
     yield "mid_temporal_attn", "middle.temporal_attention", ATTENTION

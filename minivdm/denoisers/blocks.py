@@ -52,7 +52,7 @@ class ResnetBlock(nn.Module):
         self.shortcut = nn.Conv2d(dim, dim_out, 1) if dim != dim_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """x (B·T, dim, H, W), embedding (B, embedding_dim): the same for all frames of a clip -> (B·T, dim_out, H, W)."""
+        """x (B·T, dim, H, W), embedding (B, embedding_dim), shared by the frames of a clip -> (B·T, dim_out, H, W)."""
         scale = shift = None
         if self.modulation is not None:
             frames = len(x) // len(embedding)

@@ -27,7 +27,7 @@ class SinusoidalEmbedding(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         if dim < 4 or dim % 2:
-            raise UserError(f"sinusoidal embedding of width {dim}: expected an even number of at least 4; choose another dim")
+            raise UserError(f"sinusoidal embedding of width {dim}: expected an even number from 4 on; change dim")
         self.dim = dim
 
     def forward(self, t: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class SinusoidalEmbedding(nn.Module):
 
 
 def rotary_frequencies(dim: int, device: torch.device | None = None) -> Tensor:
-    """Angle per frame of each of the dim // 2 feature pairs, in radians: float32 (dim // 2,), from 1 down to 1/10000."""
+    """Radians per frame of each of the dim // 2 feature pairs: float32 (dim // 2,), from 1 down to nearly 1/10000."""
     return 1.0 / 10000.0 ** (torch.arange(0, dim, 2, device=device).float() / dim)
 
 
@@ -56,7 +56,7 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         dim = dim or dim_head
         if dim_head % 2 or dim % 2 or dim > dim_head:
-            raise UserError(f"rotary embedding of {dim} of {dim_head} features: expected even numbers; choose an even attn_dim_head")
+            raise UserError(f"rotary embedding of {dim} of {dim_head} features: expected even numbers; change dim_head")
         self.dim_head = dim_head
         self.dim = dim
 

@@ -1,4 +1,4 @@
-"""Unet3D: the denoiser of "Video Diffusion Models" (Ho et al. 2022, section 3), an image U-Net that also looks along time.
+"""Unet3D, the denoiser of "Video Diffusion Models" (Ho et al. 2022, section 3): an image U-Net that looks along time.
 
 Convolutions and spatial attention see one frame at a time; temporal attention is the only place where frames meet.
 So the frames travel in the batch, `(B·T, C, H, W)`, through the whole network, and only temporal attention knows T.
@@ -106,7 +106,7 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
     ):
         super().__init__()
         if init_kernel_size % 2 == 0:
-            raise UserError(f"init_kernel_size {init_kernel_size} is even: an odd one keeps the size; try {init_kernel_size + 1}")
+            raise UserError(f"init_kernel_size {init_kernel_size} is even: only an odd one keeps the frame size")
         self.channels = channels
         self.cond_dim = cond_dim
         self.gradient_checkpointing = gradient_checkpointing
@@ -118,7 +118,9 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
 
         temporal = partial(TemporalAttention, heads=attn_heads, dim_head=attn_dim_head)
         spatial = partial(SpatialAttention, heads=attn_heads, dim_head=spatial_dim_head)
-        linear = partial(LinearAttention, heads=attn_heads, dim_head=spatial_dim_head) if use_sparse_linear_attn else None
+        linear = None
+        if use_sparse_linear_attn:
+            linear = partial(LinearAttention, heads=attn_heads, dim_head=spatial_dim_head)
 
         self.rotary = RotaryEmbedding(attn_dim_head, min(32, attn_dim_head))
         self.position_bias = RelativePositionBias(attn_heads)
@@ -225,7 +227,7 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
         embedding = self.time_embedding(time)
         if self.cond_dim is None:
             if cond is not None:
-                raise UserError("a condition was given to a model without one: build Unet3D with cond_dim, or drop cond")
+                raise UserError("cond was given to a model that takes none: build Unet3D with cond_dim, or drop cond")
             return embedding
         null = repeat(self.null_cond, "d -> b d", b=len(time))
         if cond is None:

@@ -11,7 +11,7 @@ from minivdm.parity import state_dict
 
 
 def compare(config: dict, cases: dict, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor, str]]:
-    """Build our Unet3D with the reference's two peculiarities (their arguments are the last line) and run every case."""
+    """Build our Unet3D with the reference's two peculiarities, each an argument of its own, and run every case."""
     weights = state_dict(tensors)
     model = Unet3D(**config["model"], spatial_dim_head=32, mask_initial_attention=False)
     model.load_state_dict(unet3d_from_lucidrains(weights))
