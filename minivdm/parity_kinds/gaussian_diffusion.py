@@ -13,6 +13,7 @@ from minivdm.denoisers.unet3d import Unet3D
 from minivdm.diffusion import GaussianDiffusion, Model, cosine_betas
 from minivdm.errors import UserError
 from minivdm.parity import state_dict
+from minivdm.parity_kinds.analytic import analytic_network
 from minivdm.training.ema import EMA
 
 Outputs = Iterator[tuple[str, Tensor, str]]  # name, our value, tolerance
@@ -55,11 +56,6 @@ class _Reference:
 
     def guided(self, cond: Tensor, scale: float) -> Model:
         return lambda x, t: self.unet.forward_with_cond_scale(x, t, cond, cond_scale=scale)
-
-
-def _analytic(x: Tensor, t: Tensor) -> Tensor:
-    """The network of the cases without weights."""
-    return 0.6 * torch.sin(x + 0.01 * t.reshape(-1, *[1] * (x.ndim - 1))) + 0.25 * x
 
 
 def _betas(reference: _Reference, case: str) -> Outputs:
@@ -112,7 +108,7 @@ def _pmean(reference: _Reference, case: str) -> Outputs:
 
 def _loop(reference: _Reference, case: str) -> Outputs:
     (noises,) = reference.inputs(case, "noises")
-    model, kind = _analytic, "table"
+    model, kind = analytic_network, "table"
     if "analytic" not in case:
         scale = reference.config["cond_scale"] if "cfg" in case else 1.0
         model, kind = reference.guided(*reference.inputs(case, "cond"), scale), "loop"
@@ -127,7 +123,7 @@ def _interpolate(reference: _Reference, case: str) -> Outputs:
     last = diffusion.num_steps - 1
     # The reference noises to level t but starts its walk at t - 1, one step too late for the noise that is there.
     y = diffusion.interpolate(
-        _analytic, x1, x2, t=last, weight=reference.config["lam"], noises=noises, first_step=last - 1
+        analytic_network, x1, x2, t=last, weight=reference.config["lam"], noises=noises, first_step=last - 1
     )
     yield "y", y, "table"
 

@@ -23,6 +23,7 @@ from minivdm.diffusion.schedules import (
     scaled_linear_betas,
 )
 from minivdm.errors import UserError
+from minivdm.parity_kinds.analytic import analytic_network
 
 Comparisons = Iterator[tuple[str, Tensor, Tensor, str]]
 
@@ -40,10 +41,6 @@ def compare(config: dict, cases: dict, tensors: dict[str, Tensor]) -> Comparison
         ours = _TRAJECTORIES[kind](case, settings["steps"], settings, kw, tensors)
         for name, value in ours.items():
             yield f"{case}/out/{name}", value, tensors[f"{case}/out/{name}"], "table"
-
-
-def _network(x: Tensor, t: Tensor) -> Tensor:
-    return 0.6 * torch.sin(x + 0.01 * t.reshape(-1, *[1] * (x.ndim - 1))) + 0.25 * x
 
 
 def _velocity(x: Tensor, sigma: float) -> Tensor:
@@ -114,7 +111,7 @@ def _ddim(case: str, steps: int, settings: dict, kw: dict, tensors: dict[str, Te
     states = []
     ddim_sample(
         diffusion,
-        _network,
+        analytic_network,
         tensors[f"{case}/in/x"],
         timesteps,
         # The reference lands one even stride below, also where the next timestep is elsewhere.
@@ -134,12 +131,12 @@ def _ddpm(case: str, steps: int, settings: dict, kw: dict, tensors: dict[str, Te
     x, noises = tensors[f"{case}/in/x"], tensors[f"{case}/in/noises"]
     timesteps = ddim_timesteps(num_steps, steps, kw.get("timestep_spacing", "leading"), kw.get("steps_offset", 0))
     if steps == num_steps:
-        states = list(diffusion.p_sample_loop(_network, x, noises=noises, return_all=True)[1:])
+        states = list(diffusion.p_sample_loop(analytic_network, x, noises=noises, return_all=True)[1:])
     else:
         states = []
         previous = [t - num_steps // steps for t in timesteps]
         keep = lambda k, t, x, x0: states.append(x)  # noqa: E731
-        ddim_sample(diffusion, _network, x, timesteps, previous=previous, eta=1.0, noises=noises, callback=keep)
+        ddim_sample(diffusion, analytic_network, x, timesteps, previous=previous, eta=1.0, noises=noises, callback=keep)
     return _results(timesteps, states, add_noise=_noised(diffusion, case, tensors, timesteps[0]))
 
 
@@ -155,7 +152,7 @@ def _dpm(case: str, steps: int, settings: dict, kw: dict, tensors: dict[str, Ten
     states = []
     dpm_solver.dpmpp_sample(
         diffusion,
-        _network,
+        analytic_network,
         tensors[f"{case}/in/x"],
         timesteps,
         levels=[_float32_level(ratio) for ratio in ratios.float()],
