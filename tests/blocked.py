@@ -54,7 +54,7 @@ class Used:
     memory: int
 
 
-def run(command: list[str], cwd: Path, workbook: Path, timeout_s: float = 900) -> Used:
+def run(command: list[str], cwd: Path, workbook: Path, timeout_s: float = 1800) -> Used:
     """Runs `python -m command…` in `cwd` with the network blocked; killed after `timeout_s`."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as printed:
         (Path(folder) / "sitecustomize.py").write_text(GUARD)

@@ -44,7 +44,7 @@ def test_lesson_has_what_every_lesson_has(lesson):
 @each_lesson
 @needs_wait4
 def test_solved_lesson_runs_and_gives_the_stored_outputs(lesson, tmp_path):
-    """nbval runs every cell from the top and compares: numbers to the last digit shown, tagged cells only for errors."""
+    """nbval runs every cell from the top and compares numbers to the last digit; in tagged cells only errors count."""
     from blocked import run
 
     options = ["--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider", "-p", "no:xdist"]
