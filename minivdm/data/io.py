@@ -113,7 +113,7 @@ def write_video(path: str | Path, video: Tensor | np.ndarray, fps: float = DEFAU
         raise UserError(f"cannot write {path}: {fps} frames per second; expected a rate above 0")
     try:
         data = _encode_npz(frames, fps) if kind == "npz" else _ENCODERS[kind](frames, fps)
-    except (ValueError, av.FFmpegError) as fault:
+    except _FILE_FAULTS as fault:
         raise UserError(f"cannot write {path}: {_one_line(fault)}") from None
     return write_atomically(path, data)
 
