@@ -164,7 +164,10 @@ def _read_npz(path: Path) -> Iterator[tuple[np.ndarray, Fraction]]:
     with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as member:
         version = np.lib.format.read_magic(member)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(member)
+        try:
+            shape, _, dtype = read_header(member)
+        except Exception as fault:  # the header is a line of Python: whatever its parser raises
+            raise ValueError(f"npz with a damaged header ({type(fault).__name__})") from None
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise ValueError(f"npz with frames {shape} {dtype}; expected (T, H, W, 3) uint8")
     limits.check_frame_size(shape[2], shape[1])
