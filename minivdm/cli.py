@@ -21,14 +21,25 @@ def data(argv: list[str]) -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width in pixels")
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--split", choices=["train", "test"], default="train", help="test has combinations that train lacks")
+    parser.add_argument(
+        "--split", choices=["train", "test"], default="train", help="test has combinations that train lacks"
+    )
     parser.add_argument("--format", choices=["gif", "mp4", "webp", "npz"], default="gif")
     parser.add_argument("--fps", type=float, default=8.0)
     options = parser.parse_args(argv)
     from minivdm.data.write_dataset import write_fireworks
 
-    write_fireworks(options.out, clips=options.clips, level=options.level, size=options.size, frames=options.frames,
-                    seed=options.seed, split=options.split, format=options.format, fps=options.fps)
+    write_fireworks(
+        options.out,
+        clips=options.clips,
+        level=options.level,
+        size=options.size,
+        frames=options.frames,
+        seed=options.seed,
+        split=options.split,
+        format=options.format,
+        fps=options.fps,
+    )
     print(f"wrote {options.clips} clips and captions.jsonl to {options.out}")
 
 
@@ -42,27 +53,37 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
     options, rest = parser.parse_known_args(argv)
     from minivdm.config import load_config, load_preset, parse_overrides
+    from minivdm.text.words import BagOfWords
 
+    words = None
     overrides = parse_overrides(rest) | ({"data.folder": options.data} if options.data else {})
     run = options.run or Path("runs") / f"{options.task}-{options.preset or 'toy'}"
     if options.resume:
         if not (run / "config.yaml").is_file():
-            raise UserError(f"nothing to resume: {run} holds no run; start one without --resume, or give its folder with --run")
+            raise UserError(
+                f"nothing to resume: {run} holds no run; start one without --resume, or give its folder with --run"
+            )
         config = load_config(run / "config.yaml", overrides)
+        words = BagOfWords.load(run / "vocabulary.json")  # the run's own, even when the folder has new captions
         if options.preset not in (None, config.preset):
-            raise UserError(f"{run} was trained with --preset {config.preset}, not {options.preset}; leave --preset out")
+            raise UserError(
+                f"{run} was trained with --preset {config.preset}, not {options.preset}; leave --preset out"
+            )
     else:
         config = load_preset(options.preset or "toy", overrides)
     from minivdm.training.tasks import NoisePredictionTask
     from minivdm.training.trainer import Trainer
 
-    task = NoisePredictionTask(config)
+    task = NoisePredictionTask(config, words=words)
     trainer = Trainer(task, config, run, resume=options.resume)
     if trainer.is_main:
         parameters = sum(parameter.numel() for parameter in task.model.parameters())
-        print(f"{parameters:,} parameters, {len(task.dataset):,} clips, "
-              f"{'captions heard as ' + str(task.words.dim) + ' words' if task.words.dim else 'no captions'}, "
-              f"{trainer.accelerator.device.type}, {config.training.precision}, step {trainer.step} of {config.training.steps}")
+        captions = f"captions heard as {task.words.dim} words" if task.words.dim else "no captions"
+        where = f"{trainer.accelerator.device.type}, {config.training.precision}"
+        print(
+            f"{parameters:,} parameters, {len(task.dataset):,} clips, {captions}, {where}, "
+            f"step {trainer.step} of {config.training.steps}"
+        )
     trainer.run()
     if trainer.is_main:
         print(f"done: checkpoints, samples, loss.png and metrics.jsonl are in {run}")
@@ -72,7 +93,9 @@ def sample(argv: list[str]) -> None:
     """draw films from a trained model and write them as GIF and MP4"""
     parser = _parser("sample", sample)
     parser.add_argument("prompts", nargs="*", default=[""], help='such as "a large red peony bursts high on the left"')
-    parser.add_argument("--checkpoint", default="toy", help="shipped model, run folder or checkpoint folder (default: toy)")
+    parser.add_argument(
+        "--checkpoint", default="toy", help="shipped model, run folder or checkpoint folder (default: toy)"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/sample"), help="folder to write")
     parser.add_argument("--clips", type=int, default=1, help="films per prompt")
     parser.add_argument("--method", choices=["ddpm", "ddim", "dpmpp"])
@@ -94,8 +117,15 @@ def sample(argv: list[str]) -> None:
         if unknown:
             print(f"this model does not know: {', '.join(unknown)}", file=sys.stderr)
     prompts = [prompt for prompt in options.prompts for _ in range(options.clips)]
-    videos = pipeline.to(pick_device())(prompts, method=options.method, steps=options.steps, guidance=options.guidance,
-                                        eta=options.eta, seed=options.seed, progress=True)
+    videos = pipeline.to(pick_device())(
+        prompts,
+        method=options.method,
+        steps=options.steps,
+        guidance=options.guidance,
+        eta=options.eta,
+        seed=options.seed,
+        progress=True,
+    )
     enlarged = videos.repeat_interleave(options.scale, -1).repeat_interleave(options.scale, -2).cpu()
     for number, (video, prompt) in enumerate(zip(enlarged, prompts, strict=True)):
         name = f"{number:03d}-{'-'.join(split_words(prompt)[:8]) or 'clip'}"
@@ -154,7 +184,8 @@ def hint(argv: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
-    function.__name__: function for function in (data, train, sample, judge, parity, check, progress, hint)}
+    function.__name__: function for function in (data, train, sample, judge, parity, check, progress, hint)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """What a preset may say: the dataclasses, the YAML files that fill them, and errors that name the fix.
 
-A preset is data. `presets/base.yaml` holds every default (the dataclasses have none), each other file states only its difference from it, and any
-value can be overridden by its dotted name, on the command line (`--training.steps 500`) or in code
+A preset is data. `presets/base.yaml` holds every default (the dataclasses have none), each other file states only its
+difference from it, and any value can be overridden by its dotted name, on the command line (`--training.steps 500`) or in code
 (`load_preset("toy", {"training.steps": 500})`). Unknown names and impossible values are one-line `UserError`s.
 """
 
@@ -131,7 +131,9 @@ def load_preset(name: str, overrides: dict[str, Any] | None = None) -> Config:
     Raises UserError for an unknown preset, an unknown name (with the nearest known one) or an impossible value.
     """
     if name not in preset_names():
-        raise UserError(f"unknown preset {name!r}{_nearest(name, preset_names())}; presets: {', '.join(preset_names())}")
+        raise UserError(
+            f"unknown preset {name!r}{_nearest(name, preset_names())}; presets: {', '.join(preset_names())}"
+        )
     values = _flatten(_read_yaml(PRESETS / "base.yaml")) | _flatten(_read_yaml(PRESETS / f"{name}.yaml"))
     return _build(values | {"preset": name} | (overrides or {}))
 
@@ -162,7 +164,9 @@ def _build(values: dict[str, Any]) -> Config:
     known = _flatten(_read_yaml(PRESETS / "base.yaml")) | {"preset": "base"}
     for name in values:
         if name not in known:
-            raise UserError(f"unknown setting {name!r}{_nearest(name, known)}; known settings are listed in presets/base.yaml")
+            raise UserError(
+                f"unknown setting {name!r}{_nearest(name, known)}; known settings are listed in presets/base.yaml"
+            )
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     nested: dict[str, Any] = {}
@@ -182,8 +186,12 @@ def _build(values: dict[str, Any]) -> Config:
 
 def _explain(values: dict[str, Any], error: Exception) -> str:
     """The setting whose value has the wrong type, in one line."""
-    fields = {f"{group.name}.{leaf.name}": leaf for group in dataclasses.fields(Config)
-              if dataclasses.is_dataclass(group.type) for leaf in dataclasses.fields(group.type)}
+    fields = {
+        f"{group.name}.{leaf.name}": leaf
+        for group in dataclasses.fields(Config)
+        if dataclasses.is_dataclass(group.type)
+        for leaf in dataclasses.fields(group.type)
+    }
     text = " ".join(str(error).split())
     for name, value in values.items():
         if f'"{name}"' in text or f'"{name.rpartition(".")[2]}"' in text:
@@ -196,21 +204,36 @@ def _explain(values: dict[str, Any], error: Exception) -> str:
 
 def _check(config: Config) -> None:
     """Values that have the right type and still cannot work."""
-    positive = {"data.clips": config.data.clips, "data.size": config.data.size, "data.frames": config.data.frames,
-                "data.fps": config.data.fps, "unet3d.dim": config.unet3d.dim, "unet3d.patch": config.unet3d.patch,
-                "unet3d.attn_heads": config.unet3d.attn_heads,
-                "training.steps": config.training.steps, "training.batch_size": config.training.batch_size,
-                "training.accumulate": config.training.accumulate, "training.learning_rate": config.training.learning_rate,
-                "training.clip_grad": config.training.clip_grad, "training.log_every": config.training.log_every,
-                "training.milestone_every": config.training.milestone_every, "sampling.clips": config.sampling.clips,
-                "diffusion.scale_factor": config.diffusion.scale_factor,
-                "training.keep_checkpoints": config.training.keep_checkpoints, "diffusion.num_steps": config.diffusion.num_steps}
+    positive = {
+        "data.clips": config.data.clips,
+        "data.size": config.data.size,
+        "data.frames": config.data.frames,
+        "data.fps": config.data.fps,
+        "unet3d.dim": config.unet3d.dim,
+        "unet3d.patch": config.unet3d.patch,
+        "unet3d.attn_heads": config.unet3d.attn_heads,
+        "training.steps": config.training.steps,
+        "training.batch_size": config.training.batch_size,
+        "training.accumulate": config.training.accumulate,
+        "training.learning_rate": config.training.learning_rate,
+        "training.clip_grad": config.training.clip_grad,
+        "training.log_every": config.training.log_every,
+        "training.milestone_every": config.training.milestone_every,
+        "sampling.clips": config.sampling.clips,
+        "diffusion.scale_factor": config.diffusion.scale_factor,
+        "training.keep_checkpoints": config.training.keep_checkpoints,
+        "diffusion.num_steps": config.diffusion.num_steps,
+    }
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"setting {name} is {value}; expected a number above 0")
-    shares = {"training.ema_decay": config.training.ema_decay, "training.null_cond_prob": config.training.null_cond_prob,
-              "training.prob_focus_present": config.training.prob_focus_present,
-              "training.decay_from": config.training.decay_from, "sampling.eta": config.sampling.eta}
+    shares = {
+        "training.ema_decay": config.training.ema_decay,
+        "training.null_cond_prob": config.training.null_cond_prob,
+        "training.prob_focus_present": config.training.prob_focus_present,
+        "training.decay_from": config.training.decay_from,
+        "sampling.eta": config.sampling.eta,
+    }
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"setting {name} is {value}; expected a share from 0 to 1")
@@ -218,13 +241,18 @@ def _check(config: Config) -> None:
     factor = 2 ** (levels - 1) * patch
     if config.data.size % factor:
         down = max(factor, config.data.size // factor * factor)
-        raise UserError(f"data.size {config.data.size} is not divisible by {factor}, which the {levels} levels of "
-                        f"unet3d.dim_mults and unet3d.patch {patch} need; use {down} or {down + factor}")
+        raise UserError(
+            f"data.size {config.data.size} is not divisible by {factor}, which the {levels} levels of "
+            f"unet3d.dim_mults and unet3d.patch {patch} need; use {down} or {down + factor}"
+        )
     if not 1 <= config.sampling.steps <= config.diffusion.num_steps:
-        raise UserError(f"sampling.steps is {config.sampling.steps}; expected 1 to diffusion.num_steps = {config.diffusion.num_steps}")
+        most = config.diffusion.num_steps
+        raise UserError(f"sampling.steps is {config.sampling.steps}; expected 1 to diffusion.num_steps = {most}")
     if config.unet3d.init_kernel_size % 2 == 0:
-        raise UserError(f"unet3d.init_kernel_size is {config.unet3d.init_kernel_size}; expected an odd number, so that the "
-                        f"padding is the same on both sides: {config.unet3d.init_kernel_size + 1}")
+        raise UserError(
+            f"unet3d.init_kernel_size is {config.unet3d.init_kernel_size}; expected an odd number, so that the "
+            f"padding is the same on both sides: {config.unet3d.init_kernel_size + 1}"
+        )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -247,5 +275,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _nearest(name: str, known: Any) -> str:
     leaf = {option.rpartition(".")[2]: option for option in known}
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    close = close or [leaf[hit] for hit in difflib.get_close_matches(name.rpartition(".")[2], list(leaf), n=1, cutoff=0.75)]
+    close = close or [
+        leaf[hit] for hit in difflib.get_close_matches(name.rpartition(".")[2], list(leaf), n=1, cutoff=0.75)
+    ]
     return f" (did you mean {close[0]!r}?)" if close else ""

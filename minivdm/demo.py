@@ -14,8 +14,16 @@ from minivdm.paths import repo_root
 
 OUT = Path("outputs/demo")
 STEPS, STOP_AT = 160, 80
-PROMPTS = ["a large red peony high on the left", "a small blue ring low on the right", "a large gold willow in the centre",
-           "a large green ring", "a purple palm high on the right", "a small white peony", "a cyan spiral", "an orange crossette"]
+PROMPTS = [
+    "a large red peony high on the left",
+    "a small blue ring low on the right",
+    "a large gold willow in the centre",
+    "a large green ring",
+    "a purple palm high on the right",
+    "a small white peony",
+    "a cyan spiral",
+    "an orange crossette",
+]
 
 
 def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_steps: int = 25) -> None:
@@ -34,8 +42,12 @@ def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_s
     if out.exists():
         shutil.rmtree(out)
     gifs = repo_root() / "datasets" / "fireworks_toy"
-    overrides = {"data.folder": str(gifs), "training.milestone_every": stop_at, "training.log_every": 5,
-                 "sampling.steps": sampling_steps}
+    overrides = {
+        "data.folder": str(gifs),
+        "training.milestone_every": stop_at,
+        "training.log_every": 5,
+        "sampling.steps": sampling_steps,
+    }
     print(f"1. Train the toy Unet3D on the GIFs in {gifs.relative_to(repo_root())} for {stop_at} steps, then stop.")
     config = load_preset("toy", overrides | {"training.steps": stop_at, "training.decay_from": 1.0})
     Trainer(NoisePredictionTask(config), config, run).run()
@@ -53,9 +65,13 @@ def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_s
     labels = [f"{name}: {prompt}" for name in films for prompt in PROMPTS]
     contact_sheet(torch.cat(list(films.values())), labels).save(out / "contact_sheet.png")
     print(f"\nMade in {time.perf_counter() - started:.0f} s:")
-    for path, what in {"loss.png": "the loss, falling", "samples_minutes.gif": f"eight films after {steps} steps: blobs that flicker",
-                       "samples_shipped.gif": "the same prompts, drawn by the shipped model",
-                       "contact_sheet.png": "both, frame by frame", "run/": "the training run: checkpoints, log, samples"}.items():
+    for path, what in {
+        "loss.png": "the loss, falling",
+        "samples_minutes.gif": f"eight films after {steps} steps: blobs that flicker",
+        "samples_shipped.gif": "the same prompts, drawn by the shipped model",
+        "contact_sheet.png": "both, frame by frame",
+        "run/": "the training run: checkpoints, log, samples",
+    }.items():
         print(f"  {out / path}  {what}")
     print("\nNext: make lab   (JupyterLab with the nine lessons; start with notebooks/01_ddpm_math.ipynb)")
 

@@ -21,4 +21,6 @@ def checkpoint_dir(name: str) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise UserError(f"no shipped checkpoint {name!r}: looked in {places[0]}; clone the repository whole or pass --checkpoint")
+    raise UserError(
+        f"no shipped checkpoint {name!r}: looked in {places[0]}; clone the repository whole or pass --checkpoint"
+    )

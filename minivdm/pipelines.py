@@ -1,6 +1,5 @@
 """From a prompt to a film: trained weights, the diffusion they were trained for, and the words they listen to."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from minivdm.training.randomness import derive_seed
 class UnetPipeline:
     """Draws films from a `Unet3D` that works on pixels.
 
-        pipeline = UnetPipeline.from_pretrained("toy")
-        video = pipeline(["a large red peony high on the left"], seed=0)       # (1, 3, 9, 32, 32) in [-1, 1]
+    pipeline = UnetPipeline.from_pretrained("toy")
+    video = pipeline(["a large red peony high on the left"], seed=0)       # (1, 3, 9, 32, 32) in [-1, 1]
     """
 
     def __init__(self, unet: nn.Module, diffusion: GaussianDiffusion, words: BagOfWords, config: Config):
@@ -39,11 +38,14 @@ class UnetPipeline:
         del settings["captions"]
         settings["channels"] *= patch**2
         unet = Unet3D(**settings) if patch == 1 else Patched(Unet3D(**settings), patch)
-        diffusion = GaussianDiffusion(make_betas(config.diffusion.schedule, config.diffusion.num_steps),
-                                      prediction=config.diffusion.prediction, loss=config.diffusion.loss,
-                                      threshold=config.diffusion.threshold,
-                                      shift_factor=config.diffusion.shift_factor,
-                                      scale_factor=config.diffusion.scale_factor)
+        diffusion = GaussianDiffusion(
+            make_betas(config.diffusion.schedule, config.diffusion.num_steps),
+            prediction=config.diffusion.prediction,
+            loss=config.diffusion.loss,
+            threshold=config.diffusion.threshold,
+            shift_factor=config.diffusion.shift_factor,
+            scale_factor=config.diffusion.scale_factor,
+        )
         return cls(unet, diffusion, words, config)
 
     @classmethod
@@ -55,25 +57,30 @@ class UnetPipeline:
         folder = checkpoint_dir(f"{source}/unet3d") if str(source) in ("toy",) else Path(source)
         if (folder / "checkpoints").is_dir():
             folder = load_newest(folder)[0]
-        weights = next((folder / name for name in ("ema.safetensors", "model.safetensors") if (folder / name).is_file()), None)
+        weights = next(
+            (folder / name for name in ("ema.safetensors", "model.safetensors") if (folder / name).is_file()), None
+        )
         if weights is None or not (folder / "config.yaml").is_file():
-            raise UserError(f"no trained model in {folder}; expected a run folder of `minivdm train`, or a folder with "
-                            f"config.yaml and model.safetensors")
-        words = BagOfWords(json.loads((folder / "vocabulary.json").read_text(encoding="utf-8")))
+            raise UserError(
+                f"no trained model in {folder}; expected a run folder of `minivdm train`, or a folder with "
+                f"config.yaml and model.safetensors"
+            )
+        words = BagOfWords.load(folder / "vocabulary.json")
         pipeline = cls.from_config(load_config(folder / "config.yaml"), words)
         tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
         try:
             pipeline.unet.load_state_dict(tensors)
         except RuntimeError as error:
-            raise UserError(f"the weights in {weights} do not fit {folder / 'config.yaml'}: "
-                            f"{' '.join(str(error).split())[:300]}") from None
+            raise UserError(
+                f"the weights in {weights} do not fit {folder / 'config.yaml'}: {' '.join(str(error).split())[:300]}"
+            ) from None
         pipeline.unet.eval()
         return pipeline
 
     def save_settings(self, folder: Path) -> None:
         """Write config.yaml and vocabulary.json."""
         self.config.save(folder / "config.yaml")
-        (folder / "vocabulary.json").write_text(json.dumps(self.words.vocabulary), encoding="utf-8")
+        self.words.save(folder / "vocabulary.json")
 
     def to(self, device: torch.device | str) -> "UnetPipeline":
         """Move network and tables."""
@@ -82,24 +89,45 @@ class UnetPipeline:
         return self
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str], *, method: str | None = None, steps: int | None = None,
-                 guidance: float | None = None, eta: float | None = None, seed: int = 0, progress: bool = False) -> Tensor:
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        *,
+        method: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        eta: float | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> Tensor:
         """One film per prompt, (B, 3, T, H, W) in [-1, 1]. What is not given comes from the configuration.
 
-        An empty prompt, or a model trained without captions, gives a film of the model's own choice. A film starts from noise
-        that depends on the seed and on its place in the list only.
+        An empty prompt, or a model trained without captions, gives a film of the model's own choice. A film starts
+        from noise that depends on the seed and on its place in the list only.
         """
         data, defaults = self.config.data, self.config.sampling
         device = next(self.unet.parameters()).device
         shape = (self.config.unet3d.channels, data.frames, data.size, data.size)
-        x_T = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(seed, "sample", place)))
-                           for place in range(len(prompts))]).to(device)
+        x_T = torch.stack(
+            [
+                torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(seed, "sample", place)))
+                for place in range(len(prompts))
+            ]
+        ).to(device)
         method = method or defaults.method
         guidance = defaults.guidance if guidance is None else guidance
         steps = steps or (self.diffusion.num_steps if method == "ddpm" else defaults.steps)
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "sample", len(prompts)))
-        x0 = sample(self.diffusion, self._guided(prompts, guidance, device), x_T, method=method, steps=steps,
-                    eta=defaults.eta if eta is None else eta, generator=generator, progress=progress)
+        x0 = sample(
+            self.diffusion,
+            self._guided(prompts, guidance, device),
+            x_T,
+            method=method,
+            steps=steps,
+            eta=defaults.eta if eta is None else eta,
+            generator=generator,
+            progress=progress,
+        )
         return self.diffusion.denormalize(x0).clamp(-1, 1)
 
     def _guided(self, prompts: Sequence[str], guidance: float, device: torch.device):
@@ -112,8 +140,12 @@ class UnetPipeline:
             return lambda x_t, t: self.unet(x_t, t, cond, null_cond=~asked)
 
         def model(x_t: Tensor, t: Tensor) -> Tensor:
-            both = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, cond]),
-                             null_cond=torch.cat([~asked, torch.ones_like(asked)]))
+            both = self.unet(
+                torch.cat([x_t, x_t]),
+                torch.cat([t, t]),
+                torch.cat([cond, cond]),
+                null_cond=torch.cat([~asked, torch.ones_like(asked)]),
+            )
             return classifier_free(*both.chunk(2), guidance)
 
         return model

@@ -9,9 +9,26 @@ from PIL import Image
 
 from minivdm import cli
 
-TINY = ["--data.size", "8", "--data.frames", "5", "--unet3d.dim", "8", "--unet3d.dim_mults", "[1, 2]",
-        "--unet3d.attn_dim_head", "8", "--unet3d.init_kernel_size", "3", "--training.batch_size", "3",
-        "--sampling.clips", "2", "--sampling.steps", "2"]
+TINY = [
+    "--data.size",
+    "8",
+    "--data.frames",
+    "5",
+    "--unet3d.dim",
+    "8",
+    "--unet3d.dim_mults",
+    "[1, 2]",
+    "--unet3d.attn_dim_head",
+    "8",
+    "--unet3d.init_kernel_size",
+    "3",
+    "--training.batch_size",
+    "3",
+    "--sampling.clips",
+    "2",
+    "--sampling.steps",
+    "2",
+]
 
 
 def _fails(capsys, *arguments: str) -> str:
@@ -35,9 +52,18 @@ def test_data_train_resume_sample_judge(tmp_path, capsys):
     assert cli.main([*train, "--training.steps", "2"]) == 0
     assert cli.main(["train", "unet3d", "--run", str(run), "--resume", "--training.steps", "3"]) == 0
     assert "step 2 of 3" in capsys.readouterr().out
-    assert cli.main(["sample", "a red ring", "--checkpoint", str(run), "--out", str(films), "--steps", "2", "--clips", "2"]) == 0
+    assert (
+        cli.main(
+            ["sample", "a red ring", "--checkpoint", str(run), "--out", str(films), "--steps", "2", "--clips", "2"]
+        )
+        == 0
+    )
     assert sorted(path.name for path in films.iterdir()) == [
-        "000-a-red-ring.gif", "000-a-red-ring.mp4", "001-a-red-ring.gif", "001-a-red-ring.mp4"]
+        "000-a-red-ring.gif",
+        "000-a-red-ring.mp4",
+        "001-a-red-ring.gif",
+        "001-a-red-ring.mp4",
+    ]
     capsys.readouterr()
     assert cli.main(["judge", str(films)]) == 0
     assert "000-a-red-ring.gif" in capsys.readouterr().out
@@ -54,25 +80,32 @@ def test_words_the_model_does_not_know_are_named(tmp_path, capsys):
 def test_training_without_captions(tmp_path, capsys):
     for number in range(4):
         _write_gif(tmp_path / f"{number}.gif")
-    assert cli.main(["train", "unet3d", "--data", str(tmp_path), "--run", str(tmp_path / "run"), *TINY,
-                     "--training.steps", "1"]) == 0
+    assert (
+        cli.main(
+            ["train", "unet3d", "--data", str(tmp_path), "--run", str(tmp_path / "run"), *TINY, "--training.steps", "1"]
+        )
+        == 0
+    )
     assert "no captions" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["trian"], ["'trian'", "train"]),
-    (["train", "unet4d"], ["unet3d"]),
-    (["train", "unet3d", "--preset", "toi"], ["toi", "did you mean 'toy'"]),
-    (["train", "unet3d", "--training.stpes", "3"], ["training.stpes", "training.steps"]),
-    (["train", "unet3d", "--training.steps"], ["--training.steps", "no value"]),
-    (["sample", "--checkpoint", "nowhere"], ["no trained model in nowhere"]),
-    (["sample", "--clips", "0"], ["--clips 0"]),
-    (["data", "fireworks"], ["--out"]),
-    (["check", "10"], ["10"]),
-    (["hint", "02.q_simple"], ["02.q_simple", "02.q_sample"]),
-    (["parity", "nowhere.safetensors"], ["nowhere.safetensors"]),
-    (["judge", "nowhere"], ["nowhere"]),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["'trian'", "train"]),
+        (["train", "unet4d"], ["unet3d"]),
+        (["train", "unet3d", "--preset", "toi"], ["toi", "did you mean 'toy'"]),
+        (["train", "unet3d", "--training.stpes", "3"], ["training.stpes", "training.steps"]),
+        (["train", "unet3d", "--training.steps"], ["--training.steps", "no value"]),
+        (["sample", "--checkpoint", "nowhere"], ["no trained model in nowhere"]),
+        (["sample", "--clips", "0"], ["--clips 0"]),
+        (["data", "fireworks"], ["--out"]),
+        (["check", "10"], ["10"]),
+        (["hint", "02.q_simple"], ["02.q_simple", "02.q_sample"]),
+        (["parity", "nowhere.safetensors"], ["nowhere.safetensors"]),
+        (["judge", "nowhere"], ["nowhere"]),
+    ],
+)
 def test_mistakes_are_one_line(arguments, words, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     line = _fails(capsys, *arguments)
@@ -88,8 +121,12 @@ def test_resume_without_a_run(tmp_path, capsys):
 
 def test_folders_without_clips(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert "empty" in _fails(capsys, "train", "unet3d", "--data", str(tmp_path / "empty"), "--run", str(tmp_path / "run"))
-    assert "missing" in _fails(capsys, "train", "unet3d", "--data", str(tmp_path / "missing"), "--run", str(tmp_path / "run"))
+    assert "empty" in _fails(
+        capsys, "train", "unet3d", "--data", str(tmp_path / "empty"), "--run", str(tmp_path / "run")
+    )
+    assert "missing" in _fails(
+        capsys, "train", "unet3d", "--data", str(tmp_path / "missing"), "--run", str(tmp_path / "run")
+    )
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.gif").write_text("this is not a picture")
     line = _fails(capsys, "train", "unet3d", "--data", str(tmp_path / "text"), "--run", str(tmp_path / "run"), *TINY)
@@ -105,8 +142,12 @@ def test_bad_clips_among_good_ones_are_named_and_passed_over(tmp_path, capsys, c
     whole = (clips / "good0.gif").read_bytes()
     (clips / "truncated.gif").write_bytes(whole[: len(whole) // 3])
     (clips / "text.gif").write_text("this is not a picture")
-    assert cli.main(["train", "unet3d", "--data", str(clips), "--run", str(tmp_path / "run"), *TINY,
-                     "--training.steps", "4"]) == 0
+    assert (
+        cli.main(
+            ["train", "unet3d", "--data", str(clips), "--run", str(tmp_path / "run"), *TINY, "--training.steps", "4"]
+        )
+        == 0
+    )
     assert "text.gif" in caplog.text and "truncated.gif" in caplog.text
     assert "Traceback" not in "".join(capsys.readouterr())
 
@@ -122,7 +163,9 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    full = subprocess.run([*train, "--resume", "--training.steps", "2"], capture_output=True, text=True, preexec_fn=limit)
+    full = subprocess.run(
+        [*train, "--resume", "--training.steps", "2"], capture_output=True, text=True, preexec_fn=limit
+    )
     assert full.returncode == cli.EXIT_USER_ERROR
     message = [line for line in full.stderr.splitlines() if line.startswith("minivdm: ")]
     assert len(message) == 1 and "could not write checkpoint" in message[0]
@@ -135,6 +178,10 @@ def test_help_is_quick_and_complete(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in cli.COMMANDS)
-    loaded = subprocess.run([sys.executable, "-c", "import sys, minivdm.cli; minivdm.cli.main(['--help']); print('torch' in sys.modules)"],
-                            capture_output=True, text=True, check=True).stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, minivdm.cli; minivdm.cli.main(['--help']); print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert loaded.strip().endswith("False"), "help should not wait for torch"

@@ -21,9 +21,11 @@ def test_every_preset_loads_and_states_only_its_difference(name):
 
 def test_base_names_every_field():
     base = configuration._flatten(yaml.safe_load((configuration.PRESETS / "base.yaml").read_text()))
-    fields = {f"{group.name}.{leaf.name}" if leaf else group.name
-              for group in dataclasses.fields(Config)
-              for leaf in (dataclasses.fields(group.type) if dataclasses.is_dataclass(group.type) else [None])}
+    fields = {
+        f"{group.name}.{leaf.name}" if leaf else group.name
+        for group in dataclasses.fields(Config)
+        for leaf in (dataclasses.fields(group.type) if dataclasses.is_dataclass(group.type) else [None])
+    }
     assert set(base) | {"preset"} == fields
 
 
@@ -38,19 +40,22 @@ def test_the_a6000_run_is_the_one_of_the_source_document():
     assert training.precision == "fp16"
 
 
-@pytest.mark.parametrize(("overrides", "words"), [
-    ({"training.stpes": 3}, ["training.stpes", "training.steps"]),
-    ({"learning_rate": 3}, ["learning_rate", "training.learning_rate"]),
-    ({"training.steps": "many"}, ["training.steps", "'many'", "int"]),
-    ({"training.steps": 0}, ["training.steps", "above 0"]),
-    ({"data.level": "hard"}, ["data.level", "single", "scene"]),
-    ({"data.size": 30}, ["data.size 30", "24 or 32"]),
-    ({"training.ema_decay": 1.5}, ["training.ema_decay", "0 to 1"]),
-    ({"sampling.steps": 2000}, ["sampling.steps", "1000"]),
-    ({"unet3d.init_kernel_size": 4}, ["init_kernel_size", "5"]),
-    ({"unet3d.dim_mults": 5}, ["unet3d.dim_mults", "tuple"]),
-    ({"data": 5}, ["'data'"]),
-])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"training.stpes": 3}, ["training.stpes", "training.steps"]),
+        ({"learning_rate": 3}, ["learning_rate", "training.learning_rate"]),
+        ({"training.steps": "many"}, ["training.steps", "'many'", "int"]),
+        ({"training.steps": 0}, ["training.steps", "above 0"]),
+        ({"data.level": "hard"}, ["data.level", "single", "scene"]),
+        ({"data.size": 30}, ["data.size 30", "24 or 32"]),
+        ({"training.ema_decay": 1.5}, ["training.ema_decay", "0 to 1"]),
+        ({"sampling.steps": 2000}, ["sampling.steps", "1000"]),
+        ({"unet3d.init_kernel_size": 4}, ["init_kernel_size", "5"]),
+        ({"unet3d.dim_mults": 5}, ["unet3d.dim_mults", "tuple"]),
+        ({"data": 5}, ["'data'"]),
+    ],
+)
 def test_impossible_settings_are_one_line_that_names_the_fix(overrides, words):
     with pytest.raises(UserError) as error:
         load_preset("toy", overrides)
@@ -82,7 +87,10 @@ def test_a_file_that_is_not_settings_is_one_line(tmp_path):
 
 def test_overrides_from_the_command_line():
     assert parse_overrides(["--training.steps", "500", "--data.flip=true", "--unet3d.dim_mults", "[1, 2]"]) == {
-        "training.steps": 500, "data.flip": True, "unet3d.dim_mults": [1, 2]}
+        "training.steps": 500,
+        "data.flip": True,
+        "unet3d.dim_mults": [1, 2],
+    }
     for wrong in (["steps"], ["--training.steps"], ["--training.steps", "--data.flip"]):
         with pytest.raises(UserError):
             parse_overrides(wrong)

@@ -12,8 +12,16 @@ from minivdm.errors import UserError
 from minivdm.pipelines import UnetPipeline
 from minivdm.text.words import BagOfWords
 
-TINY = {"data.size": 8, "data.frames": 5, "unet3d.dim": 8, "unet3d.dim_mults": [1, 2], "unet3d.attn_dim_head": 8,
-        "unet3d.init_kernel_size": 3, "diffusion.num_steps": 30, "sampling.steps": 4}
+TINY = {
+    "data.size": 8,
+    "data.frames": 5,
+    "unet3d.dim": 8,
+    "unet3d.dim_mults": [1, 2],
+    "unet3d.attn_dim_head": 8,
+    "unet3d.init_kernel_size": 3,
+    "diffusion.num_steps": 30,
+    "sampling.steps": 4,
+}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from minivdm.training.randomness import CountedBatches, clip_order, derive_seed
 def test_starting_late_continues_the_same_order(num_clips, batch, skip):
     whole = [pair for share in CountedBatches(num_clips, 5, batch, 0, 12, 0, 1) for pair in share]
     late = [pair for share in CountedBatches(num_clips, 5, batch, skip, 12, 0, 1) for pair in share]
-    assert whole[skip * batch:] == late
+    assert whole[skip * batch :] == late
 
 
 @settings(deadline=None, max_examples=30)
@@ -34,6 +34,10 @@ def test_an_epoch_shows_every_clip_once_and_the_next_in_another_order():
 
 
 def test_seeds_differ_between_runs_streams_and_counters():
-    seeds = {derive_seed(seed, stream, counter)
-             for seed in range(5) for stream in ("noise", "order", "sample") for counter in range(50)}
+    seeds = {
+        derive_seed(seed, stream, counter)
+        for seed in range(5)
+        for stream in ("noise", "order", "sample")
+        for counter in range(50)
+    }
     assert len(seeds) == 5 * 3 * 50

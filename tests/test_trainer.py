@@ -15,10 +15,23 @@ from minivdm.training.checkpoint import list_checkpoints, read_tensors
 from minivdm.training.tasks import NoisePredictionTask, collate, tile
 from minivdm.training.trainer import Interrupted, Trainer
 
-TINY = {"data.clips": 7, "data.size": 8, "data.frames": 5, "unet3d.dim": 8, "unet3d.dim_mults": [1, 2], "unet3d.patch": 1,
-        "unet3d.attn_dim_head": 8, "unet3d.init_kernel_size": 3, "training.batch_size": 3, "training.warmup": 2,
-        "training.log_every": 2, "training.milestone_every": 4, "sampling.steps": 2, "sampling.clips": 3,
-        "diffusion.num_steps": 20}
+TINY = {
+    "data.clips": 7,
+    "data.size": 8,
+    "data.frames": 5,
+    "unet3d.dim": 8,
+    "unet3d.dim_mults": [1, 2],
+    "unet3d.patch": 1,
+    "unet3d.attn_dim_head": 8,
+    "unet3d.init_kernel_size": 3,
+    "training.batch_size": 3,
+    "training.warmup": 2,
+    "training.log_every": 2,
+    "training.milestone_every": 4,
+    "sampling.steps": 2,
+    "sampling.clips": 3,
+    "diffusion.num_steps": 20,
+}
 
 
 def _run(folder, steps, resume=False, **overrides):
@@ -44,7 +57,8 @@ def _run(folder, steps, resume=False, **overrides):
 def _weights(folder):
     newest = list_checkpoints(folder)[-1]
     return read_tensors(newest / "model.safetensors") | {
-        f"ema.{name}": tensor for name, tensor in read_tensors(newest / "ema.safetensors").items()}
+        f"ema.{name}": tensor for name, tensor in read_tensors(newest / "ema.safetensors").items()
+    }
 
 
 def _numbers(folder):
@@ -54,8 +68,12 @@ def _numbers(folder):
 
 @pytest.mark.parametrize(("accumulate", "precision", "focus"), [(1, "fp32", 0.0), (2, "bf16", 0.3)])
 def test_resuming_equals_never_stopping(tmp_path, accumulate, precision, focus):
-    overrides = {"training__accumulate": accumulate, "training__precision": precision, "training__prob_focus_present": focus,
-                 "data__flip": True}
+    overrides = {
+        "training__accumulate": accumulate,
+        "training__precision": precision,
+        "training__prob_focus_present": focus,
+        "data__flip": True,
+    }
     trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
     _run(tmp_path / "whole", 10, **overrides)
     _run(tmp_path / "parts", 4, **overrides)
@@ -66,9 +84,13 @@ def test_resuming_equals_never_stopping(tmp_path, accumulate, precision, focus):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert _numbers(tmp_path / "whole") == _numbers(tmp_path / "parts")
     assert [row["step"] for row in _numbers(tmp_path / "parts")] == [2, 4, 6, 8, 10]
-    optimizers = [torch.load(list_checkpoints(tmp_path / name)[-1] / "optimizer.pt", weights_only=True)["optimizer"]["state"]
-                  for name in ("whole", "parts")]
-    assert all(torch.equal(optimizers[0][i][key], optimizers[1][i][key]) for i in optimizers[0] for key in optimizers[0][i])
+    optimizers = [
+        torch.load(list_checkpoints(tmp_path / name)[-1] / "optimizer.pt", weights_only=True)["optimizer"]["state"]
+        for name in ("whole", "parts")
+    ]
+    assert all(
+        torch.equal(optimizers[0][i][key], optimizers[1][i][key]) for i in optimizers[0] for key in optimizers[0][i]
+    )
 
 
 def test_a_run_leaves_what_a_person_wants_to_see(tmp_path):
@@ -77,13 +99,26 @@ def test_a_run_leaves_what_a_person_wants_to_see(tmp_path):
     _run(tmp_path / "run", 10)
     assert torch.equal(before, torch.get_rng_state()), "training touched the global random state"
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"config.yaml", "vocabulary.json", "metrics.jsonl", "loss.png", "samples", "checkpoints", "tensorboard"} <= names
+    assert {
+        "config.yaml",
+        "vocabulary.json",
+        "metrics.jsonl",
+        "loss.png",
+        "samples",
+        "checkpoints",
+        "tensorboard",
+    } <= names
     assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == [
-        "step-00000004.gif", "step-00000008.gif", "step-00000010.gif"]
+        "step-00000004.gif",
+        "step-00000008.gif",
+        "step-00000010.gif",
+    ]
     pipeline = UnetPipeline.from_pretrained(tmp_path / "run")
     videos = pipeline(["a red ring", ""], seed=5)
     assert videos.shape == (2, 3, 5, 8, 8) and videos.abs().max() <= 1
-    assert torch.equal(videos, UnetPipeline.from_pretrained(list_checkpoints(tmp_path / "run")[-1])(["a red ring", ""], seed=5))
+    assert torch.equal(
+        videos, UnetPipeline.from_pretrained(list_checkpoints(tmp_path / "run")[-1])(["a red ring", ""], seed=5)
+    )
 
 
 def test_the_loss_falls(tmp_path):
@@ -142,8 +177,10 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
     assert list_checkpoints(tmp_path / "run")[-1].name == "step-00000003"
     _run(tmp_path / "run", 10, resume=True)
     _run(tmp_path / "whole", 10)
-    assert all(torch.equal(a, b) for a, b in
-               zip(_weights(tmp_path / "run").values(), _weights(tmp_path / "whole").values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(_weights(tmp_path / "run").values(), _weights(tmp_path / "whole").values(), strict=True)
+    )
 
 
 def test_a_run_folder_is_not_overwritten_and_nothing_is_resumed_from_nothing(tmp_path):
@@ -155,8 +192,11 @@ def test_a_run_folder_is_not_overwritten_and_nothing_is_resumed_from_nothing(tmp
 
 
 def test_learning_rate_rises_stays_and_falls(tmp_path):
-    config = load_preset("toy", TINY | {"training.steps": 100, "training.warmup": 9, "training.decay_from": 0.5,
-                                        "training.learning_rate": 0.01})
+    config = load_preset(
+        "toy",
+        TINY
+        | {"training.steps": 100, "training.warmup": 9, "training.decay_from": 0.5, "training.learning_rate": 0.01},
+    )
     rate = Trainer(NoisePredictionTask(config), config, tmp_path, progress=False).learning_rate
     assert [round(rate(step), 6) for step in (0, 4, 9, 49, 75, 100)] == [0.001, 0.005, 0.01, 0.01, 0.005, 0.0]
 

@@ -10,7 +10,10 @@ from minivdm.errors import UserError
 
 
 def grade_folder(folder: Path) -> Iterator[str]:
-    """Yield `file: shells, when they burst, how sure the judge is`, then a summary. Raises UserError for an empty folder."""
+    """Yield `file: shells, when they burst, how sure the judge is`, then a summary.
+
+    Raises UserError for an empty folder.
+    """
     legal = total = 0
     for path in list_clips(folder):
         try:
@@ -20,7 +23,10 @@ def grade_folder(folder: Path) -> Iterator[str]:
             continue
         verdict = judge(video)[0]
         total, legal = total + 1, legal + verdict.legal
-        shells = f" {verdict.order} ".join(f"{shell.size} {shell.colour} {shell.shape} {shell.row} {shell.column}, bursts at tick "
-                                           f"{shell.burst:.1f}" for shell in verdict.shells)
-        yield f"{path.relative_to(folder)}: {shells or 'no shell'} ({'legal' if verdict.legal else 'not legal'}, {verdict.confidence:.2f})"
+        shells = f" {verdict.order} ".join(
+            f"{shell.size} {shell.colour} {shell.shape} {shell.row} {shell.column}, bursts at tick {shell.burst:.1f}"
+            for shell in verdict.shells
+        )
+        judged = f"{'legal' if verdict.legal else 'not legal'}, {verdict.confidence:.2f}"
+        yield f"{path.relative_to(folder)}: {shells or 'no shell'} ({judged})"
     yield f"{legal} of {total} clips are legal fireworks"

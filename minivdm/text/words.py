@@ -4,12 +4,16 @@ It is enough for one firework ("a large red peony, high on the left") and hopele
 colour belongs to which shell. Lesson 09 makes that failure visible and repairs it with a language model.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from minivdm.errors import UserError
 
 MAX_WORDS = 256
 
@@ -32,6 +36,21 @@ class BagOfWords:
         counts = Counter(word for caption in captions for word in set(split_words(caption)))
         frequent = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_WORDS]
         return cls(sorted(frequent))
+
+    @classmethod
+    def load(cls, path: Path) -> "BagOfWords":
+        """The vocabulary that `save` wrote. Raises UserError when the file is missing or something else."""
+        try:
+            vocabulary = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the vocabulary {path}: {error}") from None
+        if not isinstance(vocabulary, list) or not all(isinstance(word, str) for word in vocabulary):
+            raise UserError(f"{path} is not a vocabulary; expected a list of words")
+        return cls(vocabulary)
+
+    def save(self, path: Path) -> None:
+        """Write the words as a JSON list."""
+        path.write_text(json.dumps(self.vocabulary), encoding="utf-8")
 
     @property
     def dim(self) -> int:

@@ -32,8 +32,9 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "state.json").is_file())
 
 
-def save_checkpoint(run: Path, step: int, model: Tensors, ema: Tensors, optimizer: dict[str, Any],
-                    state: dict[str, Any], keep: int) -> Path:
+def save_checkpoint(
+    run: Path, step: int, model: Tensors, ema: Tensors, optimizer: dict[str, Any], state: dict[str, Any], keep: int
+) -> Path:
     """Write the checkpoint of `step`, then delete all but the newest `keep`.
 
     Raises UserError when the disk is full or not writable; earlier checkpoints are untouched then.
@@ -55,8 +56,10 @@ def save_checkpoint(run: Path, step: int, model: Tensors, ema: Tensors, optimize
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"could not write checkpoint {final}: {reason}; make room or pick another --run, then add --resume "
-                        f"(earlier checkpoints are whole)") from None
+        raise UserError(
+            f"could not write checkpoint {final}: {reason}; make room or pick another --run, then add --resume "
+            f"(earlier checkpoints are whole)"
+        ) from None
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final

@@ -42,8 +42,12 @@ def make_dataset(config: Config) -> Dataset:
     """The folder of the configuration, or fireworks rendered in memory."""
     data = config.data
     if data.folder is not None:
-        return VideoFolder(data.folder, size=data.size, frames=data.frames, fit=data.fit, flip=data.flip, seed=config.seed)
-    return FireworksDataset(data.clips, level=data.level, split="train", frames=data.frames, size=data.size, seed=config.seed)
+        return VideoFolder(
+            data.folder, size=data.size, frames=data.frames, fit=data.fit, flip=data.flip, seed=config.seed
+        )
+    return FireworksDataset(
+        data.clips, level=data.level, split="train", frames=data.frames, size=data.size, seed=config.seed
+    )
 
 
 class NoisePredictionTask:
@@ -53,12 +57,14 @@ class NoisePredictionTask:
     """
 
     def __init__(self, config: Config, dataset: Dataset | None = None, words: BagOfWords | None = None):
-        """`dataset` defaults to what the configuration names; `words` is read from the data unless a resumed run has it."""
+        """`dataset` is by default what the configuration names, `words` the words of its captions."""
         self.config = config
         self.dataset = make_dataset(config) if dataset is None else dataset
         self.words = words or BagOfWords.from_captions(self.dataset.captions() if config.unet3d.captions else [])
         generator_state = torch.get_rng_state()
-        torch.manual_seed(config.seed)  # nn.Module initialisers know no generator: seed the global one, then put it back
+        torch.manual_seed(
+            config.seed
+        )  # nn.Module initialisers know no generator: seed the global one, then put it back
         self.pipeline = UnetPipeline.from_config(config, self.words)
         torch.set_rng_state(generator_state)
         self.model = self.pipeline.unet

@@ -3,9 +3,9 @@
     trainer = Trainer(NoisePredictionTask(config), config, Path("runs/fireworks"))
     trainer.run()
 
-A run folder holds `config.yaml`, `metrics.jsonl`, a TensorBoard log, `loss.png`, `samples/` and `checkpoints/`. A resumed run
-equals an uninterrupted one bit for bit on CPU: the order of the clips and all noise are functions of the clip's number in the
-run (`randomness.py`), and the checkpoint holds the rest. Devices, precision and processes are accelerate's work.
+A run folder holds `config.yaml`, `metrics.jsonl`, a TensorBoard log, `loss.png`, `samples/` and `checkpoints/`. A resumed
+run equals an uninterrupted one bit for bit on CPU: the order of the clips and all noise are functions of the clip's number
+in the run (`randomness.py`), and the checkpoint holds the rest. Devices, precision and processes are accelerate's work.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from minivdm.config import Config
 from minivdm.data.io import write_video
 from minivdm.errors import UserError
+from minivdm.training.allocator import keep_freed_memory
 from minivdm.training.checkpoint import list_checkpoints, load_newest, read_tensors, save_checkpoint
 from minivdm.training.ema import EMA
 from minivdm.training.randomness import CountedBatches, derive_seed
@@ -51,14 +52,20 @@ class Trainer:
         self.show_progress = progress
         training = config.training
         if list_checkpoints(self.run_dir) and not resume:
-            raise UserError(f"{self.run_dir} already holds {list_checkpoints(self.run_dir)[-1].name}; "
-                            f"add --resume to go on, or choose another --run")
+            raise UserError(
+                f"{self.run_dir} already holds {list_checkpoints(self.run_dir)[-1].name}; "
+                f"add --resume to go on, or choose another --run"
+            )
         self.accelerator = Accelerator(mixed_precision="no" if training.precision == "fp32" else training.precision)
         world = self.accelerator.num_processes
         if training.batch_size % world:
-            raise UserError(f"training.batch_size {training.batch_size} cannot be shared by {world} processes; "
-                            f"use {training.batch_size // world * world + world}")
-        optimizer = torch.optim.Adam(task.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), foreach=True)
+            raise UserError(
+                f"training.batch_size {training.batch_size} cannot be shared by {world} processes; "
+                f"use {training.batch_size // world * world + world}"
+            )
+        optimizer = torch.optim.Adam(
+            task.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), foreach=True
+        )
         self.model, self.optimizer = self.accelerator.prepare(task.model, optimizer)
         self.ema = EMA(self._unwrapped, training.ema_decay)
         self.step, self._loss_sum, self._loss_count = 0, 0.0, 0
@@ -81,13 +88,19 @@ class Trainer:
         Raises UserError when a loss or gradient is not finite or the disk is full, Interrupted after Ctrl-C.
         """
         training = self.config.training
+        keep_freed_memory()
         if self.is_main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             self.task.save(self.run_dir)
             self._forget_lines_after(self.step)
         writer = SummaryWriter(self.run_dir / "tensorboard", purge_step=self.step + 1) if self.is_main else None
-        bar = tqdm(total=training.steps, initial=self.step, desc="training", unit="step",
-                   disable=not (self.show_progress and self.is_main))
+        bar = tqdm(
+            total=training.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=not (self.show_progress and self.is_main),
+        )
         batches, since = self._batches(), time.perf_counter()
         with self._finish_step_on_ctrl_c(), bar:
             while self.step < training.steps:
@@ -98,8 +111,13 @@ class Trainer:
                 if self.step % training.log_every == 0 or self.step == training.steps:
                     elapsed, since = time.perf_counter() - since, time.perf_counter()
                     speed = self._loss_count * training.batch_size * training.accumulate / elapsed
-                    row = {"step": self.step, "loss": self._loss_sum / self._loss_count, "learning_rate": rate,
-                           "gradient_norm": gradient_norm, "clips_per_second": round(speed, 2)}
+                    row = {
+                        "step": self.step,
+                        "loss": self._loss_sum / self._loss_count,
+                        "learning_rate": rate,
+                        "gradient_norm": gradient_norm,
+                        "clips_per_second": round(speed, 2),
+                    }
                     self._loss_sum, self._loss_count = 0.0, 0
                     bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed:.0f} clips/s")
                     if writer:
@@ -109,17 +127,21 @@ class Trainer:
                 elif self._stop:
                     self.save()
                 if self._stop and self.step < training.steps:
-                    raise Interrupted(f"stopped after step {self.step}, saved in {self.run_dir}; go on with: "
-                                      f"minivdm train unet3d --run {self.run_dir} --resume")
+                    raise Interrupted(
+                        f"stopped after step {self.step}, saved in {self.run_dir}; go on with: "
+                        f"minivdm train unet3d --run {self.run_dir} --resume"
+                    )
         if writer:
             writer.close()
         return self.run_dir
 
     def learning_rate(self, step: int) -> float:
-        """Rises over `warmup` steps, stays, and falls to 0 along a cosine after the fraction `decay_from` of all steps."""
+        """Rises over `warmup` steps, stays, and after the fraction `decay_from` of all steps falls to 0 (cosine)."""
         training = self.config.training
         start = training.decay_from * training.steps
-        fall = 1.0 if step < start else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, training.steps - start)))
+        fall = (
+            1.0 if step < start else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, training.steps - start)))
+        )
         return training.learning_rate * min(1.0, (step + 1) / (training.warmup + 1)) * fall
 
     def save(self) -> None:
@@ -130,8 +152,15 @@ class Trainer:
         optimizer = {"optimizer": self.optimizer.state_dict()}
         if self.accelerator.scaler is not None:
             optimizer["scaler"] = self.accelerator.scaler.state_dict()
-        folder = save_checkpoint(self.run_dir, self.step, self._unwrapped.state_dict(), self.ema.module.state_dict(),
-                                 optimizer, state, self.config.training.keep_checkpoints)
+        folder = save_checkpoint(
+            self.run_dir,
+            self.step,
+            self._unwrapped.state_dict(),
+            self.ema.module.state_dict(),
+            optimizer,
+            state,
+            self.config.training.keep_checkpoints,
+        )
         self.task.save(folder)
 
     def _optimiser_step(self, batches: Iterator[tuple[dict[str, Any], list[int]]]) -> tuple[float, float, float]:
@@ -145,7 +174,10 @@ class Trainer:
         for micro in range(training.accumulate):
             batch, seeds = next(batches)
             last = micro == training.accumulate - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model), self.accelerator.autocast():
+            with (
+                contextlib.nullcontext() if last else self.accelerator.no_sync(self.model),
+                self.accelerator.autocast(),
+            ):
                 loss = self.task.loss(self.model, batch, seeds).mean() / training.accumulate
                 self.accelerator.backward(loss)
             total += self.accelerator.reduce(loss.detach(), "mean").item()
@@ -153,8 +185,10 @@ class Trainer:
         scaled = self.accelerator.scaler is not None  # fp16 skips a step whose gradients overflow and lowers its scale
         if not math.isfinite(total) or not (math.isfinite(gradient_norm) or scaled):
             self.save()
-            raise UserError(f"step {self.step}: {self._first_broken(total)}; the weights before this step are saved in "
-                            f"{self.run_dir}; lower training.learning_rate or set training.precision fp32, then --resume")
+            raise UserError(
+                f"step {self.step}: {self._first_broken(total)}; the weights before this step are saved in "
+                f"{self.run_dir}; lower training.learning_rate or set training.precision fp32, then --resume"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self._unwrapped, self.step)
@@ -163,13 +197,25 @@ class Trainer:
     def _batches(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
         """Batches from the present step on, each with one seed per clip."""
         training, accelerator = self.config.training, self.accelerator
-        sampler = CountedBatches(len(self.task.dataset), self.config.seed, training.batch_size,
-                                 first=self.step * training.accumulate, stop=training.steps * training.accumulate,
-                                 rank=accelerator.process_index, world=accelerator.num_processes)
+        sampler = CountedBatches(
+            len(self.task.dataset),
+            self.config.seed,
+            training.batch_size,
+            first=self.step * training.accumulate,
+            stop=training.steps * training.accumulate,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
         workers = self.config.data.workers
-        loader = DataLoader(self.task.dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-                            pin_memory=accelerator.device.type == "cuda", generator=torch.Generator(),
-                            multiprocessing_context="spawn" if workers else None)
+        loader = DataLoader(
+            self.task.dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=accelerator.device.type == "cuda",
+            generator=torch.Generator(),
+            multiprocessing_context="spawn" if workers else None,
+        )
         for number, batch in enumerate(loader, start=sampler.first):
             batch["video"] = batch["video"].to(accelerator.device, non_blocking=True)
             yield batch, [derive_seed(self.config.seed, "noise", counter) for counter in sampler.counters(number)]
