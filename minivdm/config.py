@@ -1,8 +1,8 @@
 """What a preset may say: the dataclasses, the YAML files that fill them, and errors that name the fix.
 
 A preset is data. `presets/base.yaml` holds every default (the dataclasses have none), each other file states only its
-difference from it, and any value can be overridden by its dotted name, on the command line (`--training.steps 500`) or in code
-(`load_preset("toy", {"training.steps": 500})`). Unknown names and impossible values are one-line `UserError`s.
+difference from it, and any value can be overridden by its dotted name, on the command line (`--training.steps 500`) or
+in code (`load_preset("toy", {"training.steps": 500})`). Unknown names and impossible values are one-line `UserError`s.
 """
 
 import dataclasses

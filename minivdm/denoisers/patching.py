@@ -1,8 +1,8 @@
 """Fewer, thicker pixels: fold small squares of pixels into channels around a network.
 
 A U-Net spends most of its time at full resolution, where it has the least to say. Folding 2×2 pixels into channels
-makes every layer four times cheaper and leaves the picture as it was ("simple diffusion", Hoogeboom et al. 2023, section 3.2;
-the transformers of lesson 08 do the same and call it patches).
+makes every layer four times cheaper and leaves the picture as it was ("simple diffusion", Hoogeboom et al. 2023,
+section 3.2; the transformers of lesson 08 do the same and call it patches).
 """
 
 from typing import Any

@@ -35,8 +35,8 @@ CARD = """# Toy Unet3D: one firework from a caption
 
 ![films drawn by this model](samples.gif)
 
-A `denoisers.Unet3D` of {parameters:,} parameters that draws {frames} frames of {size}×{size} pixels. It hears a caption as a bag
-of {words} words. The weights are averages over the last steps (EMA), stored in half precision.
+A `denoisers.Unet3D` of {parameters:,} parameters that draws {frames} frames of {size}×{size} pixels. It hears a caption
+as a bag of {words} words. The weights are averages over the last steps (EMA), stored in half precision.
 
 ## Recipe
 {steps:,} steps of {batch} clips, drawn from {source}; {precision}, learning rate {rate}. {machine}
@@ -65,8 +65,8 @@ Are the proportions right? Total variation between what the judge found and what
 ![frames of the films above](contact_sheet.png)
 
 ## Limits
-One shell per clip. Two shells in a caption come out as a mixture, because a bag of words cannot say which colour belongs
-to which shell. Fine structure is soft. The model has seen nothing but rendered fireworks. Licence: Apache-2.0.
+One shell per clip. Two shells in a caption come out as a mixture, because a bag of words cannot say which colour
+belongs to which shell. Fine structure is soft. The model has seen nothing but rendered fireworks. Licence: Apache-2.0.
 """
 
 

@@ -3,9 +3,10 @@
     trainer = Trainer(NoisePredictionTask(config), config, Path("runs/fireworks"))
     trainer.run()
 
-A run folder holds `config.yaml`, `metrics.jsonl`, a TensorBoard log, `loss.png`, `samples/` and `checkpoints/`. A resumed
-run equals an uninterrupted one bit for bit on CPU: the order of the clips and all noise are functions of the clip's number
-in the run (`randomness.py`), and the checkpoint holds the rest. Devices, precision and processes are accelerate's work.
+A run folder holds `config.yaml`, `metrics.jsonl`, a TensorBoard log, `loss.png`, `samples/` and `checkpoints/`. A
+resumed run equals an uninterrupted one bit for bit on CPU: the order of the clips and all noise are functions of the
+clip's number in the run (`randomness.py`), and the checkpoint holds the rest. Devices, precision and processes are
+accelerate's work.
 """
 
 import contextlib
