@@ -72,7 +72,7 @@ def _sinusoid_cases(g: torch.Generator) -> list[Case]:
 
 def _film_cases(g: torch.Generator) -> list[Case]:
     def case(shape: tuple[int, ...], dtype: torch.dtype, note: str) -> Case:
-        scale, shift = randn(g, *shape[:2], dtype=dtype), randn(g, *shape[:2], dtype=dtype)
+        scale, shift = 2 * randn(g, *shape[:2], dtype=dtype), 2 * randn(g, *shape[:2], dtype=dtype)
         return Case({"x": randn(g, *shape, dtype=dtype), "scale": scale, "shift": shift}, note)
 
     return [case(CLIP, torch.float32, "a batch of videos"), case((1, 4, 2, 3, 5), torch.float64, "one clip in float64")]
@@ -151,7 +151,7 @@ def _guided_cases(g: torch.Generator) -> list[Case]:
 
 def _focus_cases(g: torch.Generator) -> list[Case]:
     return [
-        Case({"focus": torch.tensor([False, True, True, False]), "num_frames": 3}, "a mixed batch"),
+        Case({"focus": torch.tensor([False, True, True, False, True]), "num_frames": 3}, "a mixed batch"),
         Case({"focus": torch.tensor([True]), "num_frames": 5}, "one focused clip"),
         Case({"focus": torch.tensor([False, False]), "num_frames": 4}, "no focused clip"),
     ]
