@@ -10,7 +10,7 @@ from torch import Tensor
 from minivdm.data.captions import parse_caption
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.judge import judge, prompt_accuracy
-from minivdm.data.scenes import Scene
+from minivdm.data.scenes import Scene, sample_scenes
 from minivdm.data.verdicts import Verdict
 from minivdm.pipelines import UnetPipeline
 
@@ -25,7 +25,7 @@ def evaluate(pipeline: UnetPipeline, clips: int, seed: int = 1) -> dict[str, Any
     """
     data, sampling = pipeline.config.data, pipeline.config.sampling
     tests = FireworksDataset(clips, level=data.level, split="test", frames=data.frames, size=data.size, seed=seed)
-    trained = FireworksDataset(2000, level=data.level, split="train", frames=2, size=8, seed=seed)
+    trained = sample_scenes(2000, data.level, "train", generator=torch.Generator().manual_seed(seed))
     prompts = tests.captions()
     wanted = [parse_caption(prompt) for prompt in prompts]
     prompted, free = draw(pipeline, prompts, seed), judge(draw(pipeline, [""] * clips, seed))
@@ -39,7 +39,7 @@ def evaluate(pipeline: UnetPipeline, clips: int, seed: int = 1) -> dict[str, Any
         "joint_held_out": _joint(prompted, wanted, held_out),
         "asked_shares": shares(tests.scenes),
         "free": {"legal": len(_legal(free)) / clips, "shares": shares(_legal(free))},
-        "data_shares": shares(trained.scenes),
+        "data_shares": shares(trained),
     }
 
 
