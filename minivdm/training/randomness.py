@@ -2,8 +2,8 @@
 
 A training that stops and resumes must see the same noise and the same order of clips as one that never stopped. The
 usual way is to save the states of all random generators. Ours has nothing to save: the k-th clip of a run, counted
-from its beginning, always gets the generator seeded by (seed, stream, k). The same holds when the clips are shared out over
-several processes, because k counts clips and not batches.
+from its beginning, always gets the generator seeded by (seed, stream, k). The same holds when the clips are shared out
+over several processes, because k counts clips and not batches.
 """
 
 import functools
