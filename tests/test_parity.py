@@ -38,14 +38,17 @@ def lines_of(capsys):
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("path", [SCHEDULERS, DIFFUSION], ids=lambda path: path.stem)
+UNETS = [GOLDEN / f"ld_{name}.safetensors" for name in ("unet3d_nocond", "unet3d_cond", "blocks")]
+
+
+@pytest.mark.parametrize("path", [SCHEDULERS, DIFFUSION, *UNETS], ids=lambda path: path.stem)
 def test_every_output_of_the_references_is_reproduced(path, capsys):
     status = parity.run([path])
     head, *lines, total = lines_of(capsys)
     assert status == 0
     assert head == ["file", "output", "max_abs_err", "tol", "ok"]
     assert all(line[-1] == "ok" and float(line[2]) <= float(line[3]) for line in lines)
-    recorded = {key for key in load(path)[0] if "/out/" in key}
+    recorded = {key for key in load(path)[0] if "/out/" in key or "/grad/" in key}
     assert recorded <= {line[1] for line in lines}
     assert total[0] == str(len(lines))
 

@@ -36,7 +36,7 @@ class TemporalAttention(nn.Module):
         tokens = self.attend(self.norm(tokens), rotation, bias, focused)
         return x + rearrange(tokens, "b (h w) t c -> (b t) c h w", h=height, w=width)
 
-    def attend(self, tokens: Tensor, rotation: Tensor, bias: Tensor | None, focused: Tensor | None = None) -> Tensor:
+    def attend(self, tokens: Tensor, rotation: Tensor, bias: Tensor, focused: Tensor | None = None) -> Tensor:
         """Attention alone: tokens (B, S, T, C) -> (B, S, T, C), for S independent pixels.
 
         Where `focused` (B,) is true a frame may look only at itself. A softmax over one logit is 1, so what it gets is
@@ -58,12 +58,20 @@ def _attend_at_once(x: Tensor, qkv_weight: Tensor, out_weight: Tensor, rotation:
     heads = len(bias)
     qkv = rearrange(F.linear(x, qkv_weight), "n t (three head d) -> n t three head d", three=3, head=heads)
     query_key, value = qkv.split([2, 1], dim=2)
-    # under autocast the rotation is done in float32, the products again in x's low precision
+    # the rotation is done in float32, the products again in the precision of the projections
     query_key = rotate(query_key, rearrange(rotation, "t pair -> t 1 1 pair")).to(value.dtype)
     query, key = rearrange(query_key, "n t two head d -> two n head t d")
     value = rearrange(value, "n t 1 head d -> n head t d")
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(value.dtype))
+    out = _fused(query, key, value, bias.to(value.dtype))
     return F.linear(rearrange(out, "n head t d -> n t (head d)"), out_weight)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, limit: int = 2**16 - 1) -> Tensor:
+    """Torch's attention, in portions: CUDA cannot start it for more sequences at once (pytorch issue 142228)."""
+    if len(query) <= limit:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    portions = zip(query.split(limit), key.split(limit), value.split(limit), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*portion, attn_mask=bias) for portion in portions])
 
 
 def _attend_by_head(x: Tensor, qkv_weight: Tensor, out_weight: Tensor, rotation: Tensor, bias: Tensor) -> Tensor:
@@ -92,9 +100,9 @@ def _attend_by_head(x: Tensor, qkv_weight: Tensor, out_weight: Tensor, rotation:
         else:
             value, weight = F.linear(x, value_weight[head]), out_weight[head]
         with torch.autocast("cpu", enabled=False):  # float32 costs nothing here
-            logits = torch.baddbmm(bias[head].T, key, query.transpose(1, 2), alpha=dim_head**-0.5)
-            gathered = torch.bmm(logits.softmax(dim=1).transpose(1, 2), value.float())
-        out = out + F.linear(gathered, weight)
+            logits = torch.baddbmm(bias[head].T.to(key.dtype), key, query.transpose(1, 2), alpha=dim_head**-0.5)
+            gathered = torch.bmm(logits.softmax(dim=1).transpose(1, 2), value.to(key.dtype))
+        out = out + F.linear(gathered.to(x.dtype), weight)
     return out
 
 

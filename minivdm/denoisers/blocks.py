@@ -20,7 +20,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """x (N, C, H, W); scale and shift (N, C) or both None -> like x."""
         # the length is summed in float32 under autocast too; the limit only guards pixels that are exactly zero
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).clamp(min=1e-12)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=precise).clamp(min=1e-12)
         x = x * (x.shape[1] ** 0.5 / length).to(x.dtype)
         if scale is None:
             return x * self.gain[:, None, None].to(x.dtype)

@@ -69,11 +69,12 @@ class RotaryEmbedding(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the feature pairs of x (..., D) by rotation (..., D // 2), complex and broadcastable. Returns float32.
+    """Turn the feature pairs of x (..., D) by rotation (..., D // 2), complex and broadcastable. At least float32.
 
     One complex product does it; written with sines and cosines it would need the pairs swapped, which is a copy.
     """
-    pairs = torch.view_as_complex(rearrange(x.float(), "... (pair two) -> ... pair two", two=2))
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # half precisions have no complex numbers
+    pairs = torch.view_as_complex(rearrange(x, "... (pair two) -> ... pair two", two=2))
     return rearrange(torch.view_as_real(pairs * rotation), "... pair two -> ... (pair two)")
 
 

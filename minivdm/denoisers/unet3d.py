@@ -170,7 +170,7 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
         Returns:
             the prediction (B, out_dim, T, H, W), in the dtype of x.
         """
-        self._check(x, time)
+        self._check(x, time, cond)
         batch, _, frames, _, _ = x.shape
         if focus_present_mask is None and prob_focus_present > 0:
             focus_present_mask = _draw(batch, prob_focus_present, generator, x.device)
@@ -182,22 +182,23 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
         time_axis = TimeAxis(rotation, bias, focus_present_mask)
 
         h = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-        h = self.init_conv(h)
-        initial = self.init_temporal_attention(
-            h, rotation, bias, focus_present_mask if self.mask_initial_attention else None
-        )
+        h = self.init_conv(h)  #                                                 (B·T, init_dim, H, W)
+        focused = focus_present_mask if self.mask_initial_attention else None
+        initial = self.init_temporal_attention(h, rotation, bias, focused)
         h, skips = initial, []
         for i, level in enumerate(self.down_levels):
-            h = self._run(level, h, embedding, time_axis)
+            h = self._run(level, h, embedding, time_axis)  #                     (B·T, dim·mult, H/2^i, W/2^i)
             skips.append(h)
             if i < len(self.downsamples):
                 h = self.downsamples[i](h)
         h = self._run(self.middle, h, embedding, time_axis)
         for i, level in enumerate(self.up_levels):
-            h = self._run(level, torch.cat([h, skips.pop()], dim=1), embedding, time_axis)
+            h = torch.cat([h, skips.pop()], dim=1)  #                            (B·T, 2·dim·mult, H/2^i, W/2^i)
+            h = self._run(level, h, embedding, time_axis)
             if i < len(self.upsamples):
                 h = self.upsamples[i](h)
-        h = self.final_conv(self.final_block(torch.cat([h, initial], dim=1)))
+        h = self.final_block(torch.cat([h, initial], dim=1))  #                  (B·T, dim, H, W)
+        h = self.final_conv(h)  #                                                (B·T, out_dim, H, W)
         return rearrange(h, "(b t) c h w -> b c t h w", t=frames).to(x.dtype).contiguous()
 
     def forward_with_cond_scale(
@@ -208,7 +209,8 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
         Both predictions come from one doubled batch. Scale 1, or a model without condition, needs the conditional
         pass only. `options` are those of `forward` except the null condition, which is set here.
         """
-        if cond_scale == 1 or self.cond_dim is None or cond is None:  # without cond, forward says what is missing
+        self._check(x, time, cond)
+        if cond_scale == 1 or self.cond_dim is None:
             return self(x, time, cond, **options)
         batch = len(x)
         prob_focus_present = options.pop("prob_focus_present", 0.0)
@@ -224,19 +226,11 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
 
     def _embed(self, time: Tensor, cond: Tensor | None, cond_mask: Tensor | None, null_cond: Tensor) -> Tensor:
         """Time embedding, followed by the condition where the model has one: (B, embedding_dim)."""
-        embedding = self.time_embedding(time)
+        waves, *layers = self.time_embedding
+        embedding = nn.Sequential(*layers)(waves(time).to(layers[0].weight.dtype))
         if self.cond_dim is None:
-            if cond is not None:
-                raise UserError("cond was given to a model that takes none: build Unet3D with cond_dim, or drop cond")
             return embedding
         null = repeat(self.null_cond, "d -> b d", b=len(time))
-        if cond is None:
-            raise UserError(f"this model needs a condition of {self.cond_dim} numbers per clip: pass cond")
-        if cond.shape[-1] != self.cond_dim or cond.shape[0] != len(time) or cond.ndim not in (2, 3):
-            raise UserError(
-                f"cond has shape {tuple(cond.shape)}: expected ({len(time)}, {self.cond_dim}) "
-                f"or ({len(time)}, L, {self.cond_dim})"
-            )
         if cond.ndim == 3:
             cond = _masked_mean(cond, cond_mask)
         cond = torch.where(rearrange(null_cond, "b -> b 1"), null, cond.to(null.dtype))
@@ -248,7 +242,7 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
             return checkpoint(part, x, embedding, time_axis, use_reentrant=False, preserve_rng_state=False)
         return part(x, embedding, time_axis)
 
-    def _check(self, x: Tensor, time: Tensor) -> None:
+    def _check(self, x: Tensor, time: Tensor, cond: Tensor | None) -> None:
         if x.ndim != 5 or x.shape[1] != self.channels:
             raise UserError(f"clip of shape {tuple(x.shape)}: expected (B, {self.channels}, T, H, W)")
         if time.shape != (len(x),):
@@ -261,6 +255,14 @@ class Unet3D(nn.Module, PyTorchModelHubMixin):
                 f"frames of {height}×{width} (height×width) cannot be halved {m.bit_length() - 1} times: both must be "
                 f"multiples of {m}; resize to {fits} or use fewer dim_mults"
             )
+        if self.cond_dim is None:
+            if cond is not None:
+                raise UserError("cond was given to a model that takes none: build Unet3D with cond_dim, or drop cond")
+        elif cond is None:
+            raise UserError(f"this model needs a condition of {self.cond_dim} numbers per clip: pass cond")
+        elif cond.ndim not in (2, 3) or cond.shape[0] != len(x) or cond.shape[-1] != self.cond_dim:
+            expected = f"({len(x)}, {self.cond_dim}) or ({len(x)}, L, {self.cond_dim})"
+            raise UserError(f"cond has shape {tuple(cond.shape)}: expected {expected}")
 
 
 def _draw(batch: int, probability: float, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -275,5 +277,9 @@ def _masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of (B, L, D) over the L that mask (B, L) keeps -> (B, D); zeros where it keeps none."""
     if mask is None:
         return tokens.mean(dim=1)
+    if mask.shape != tokens.shape[:2]:
+        raise UserError(
+            f"cond_mask has shape {tuple(mask.shape)}: expected {tuple(tokens.shape[:2])}, one per row of cond"
+        )
     weight = rearrange(mask, "b l -> b l 1").to(tokens.dtype)
     return (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
