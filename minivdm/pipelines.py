@@ -17,7 +17,7 @@ from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
 from minivdm.text.words import BagOfWords
 from minivdm.training.checkpoint import load_newest, read_tensors
-from minivdm.training.randomness import derive_seed
+from minivdm.training.randomness import stream_seed
 
 
 class UnetPipeline:
@@ -110,14 +110,14 @@ class UnetPipeline:
         shape = (self.config.unet3d.channels, data.frames, data.size, data.size)
         x_T = torch.stack(
             [
-                torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(seed, "sample", place)))
+                torch.randn(shape, generator=torch.Generator().manual_seed(stream_seed(seed, "sample", place)))
                 for place in range(len(prompts))
             ]
         ).to(device)
         method = method or defaults.method
         guidance = defaults.guidance if guidance is None else guidance
         steps = steps or (self.diffusion.num_steps if method == "ddpm" else defaults.steps)
-        generator = torch.Generator(device).manual_seed(derive_seed(seed, "sample", len(prompts)))
+        generator = torch.Generator(device).manual_seed(stream_seed(seed, "sample", len(prompts)))
         x0 = sample(
             self.diffusion,
             self._guided(prompts, guidance, device),

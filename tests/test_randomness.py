@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minivdm.training.randomness import CountedBatches, clip_order, derive_seed
+from minivdm.training.randomness import CountedBatches, clip_order, stream_seed
 
 
 @settings(deadline=None, max_examples=30)
@@ -35,7 +35,7 @@ def test_an_epoch_shows_every_clip_once_and_the_next_in_another_order():
 
 def test_seeds_differ_between_runs_streams_and_counters():
     seeds = {
-        derive_seed(seed, stream, counter)
+        stream_seed(seed, stream, counter)
         for seed in range(5)
         for stream in ("noise", "order", "sample")
         for counter in range(50)

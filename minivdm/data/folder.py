@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from minivdm.data.caption_files import read_captions, swap_left_right
 from minivdm.data.io import EXTENSIONS, from_uint8, read_video
-from minivdm.data.seeds import generator_for
 from minivdm.errors import UserError
+from minivdm.seeds import generator_for
 
 FITS = ("cut", "stride", "loop", "repeat")
 logger = logging.getLogger(__name__)

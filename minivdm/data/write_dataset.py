@@ -10,8 +10,8 @@ from minivdm.data.captions import canonical, caption
 from minivdm.data.fireworks import render, sample_scenes
 from minivdm.data.io import EXTENSIONS, to_uint8, write_atomically, write_video
 from minivdm.data.scenes import Scene
-from minivdm.data.seeds import generator_for
 from minivdm.errors import UserError
+from minivdm.seeds import generator_for
 
 BLOCK = 64  # clips drawn and rendered at once
 WORDINGS = 4  # of each clip: the plain one first

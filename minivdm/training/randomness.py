@@ -9,17 +9,17 @@ over several processes, because k counts clips and not batches.
 import functools
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+from minivdm.seeds import derive_seed
 
 STREAMS = {"noise": 0, "order": 1, "sample": 2}
 
 
-def derive_seed(seed: int, stream: str, counter: int) -> int:
-    """A well-mixed 63-bit seed for draw number `counter` of a stream (a key of STREAMS)."""
-    entropy = np.random.SeedSequence([seed, STREAMS[stream], counter])
-    return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+def stream_seed(seed: int, stream: str, counter: int) -> int:
+    """The seed of draw number `counter` of a stream (a key of STREAMS)."""
+    return derive_seed(seed, STREAMS[stream], counter)
 
 
 def clip_order(num_clips: int, seed: int, first: int, count: int) -> list[tuple[int, int]]:
@@ -37,7 +37,7 @@ def clip_order(num_clips: int, seed: int, first: int, count: int) -> list[tuple[
 
 @functools.lru_cache(maxsize=2)
 def _permutation(num_clips: int, seed: int, epoch: int) -> torch.Tensor:
-    return torch.randperm(num_clips, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)))
+    return torch.randperm(num_clips, generator=torch.Generator().manual_seed(stream_seed(seed, "order", epoch)))
 
 
 class CountedBatches(Sampler[list[tuple[int, int]]]):

@@ -32,7 +32,7 @@ from minivdm.errors import UserError
 from minivdm.training.allocator import keep_freed_memory
 from minivdm.training.checkpoint import list_checkpoints, load_newest, read_tensors, save_checkpoint
 from minivdm.training.ema import EMA
-from minivdm.training.randomness import CountedBatches, derive_seed
+from minivdm.training.randomness import CountedBatches, stream_seed
 from minivdm.training.tasks import Task, collate, tile
 from minivdm.viz import loss_curve
 
@@ -219,7 +219,7 @@ class Trainer:
         )
         for number, batch in enumerate(loader, start=sampler.first):
             batch["video"] = batch["video"].to(accelerator.device, non_blocking=True)
-            yield batch, [derive_seed(self.config.seed, "noise", counter) for counter in sampler.counters(number)]
+            yield batch, [stream_seed(self.config.seed, "noise", counter) for counter in sampler.counters(number)]
 
     def _milestone(self, writer: SummaryWriter | None) -> None:
         """Checkpoint first, then what a person looks at: sample clips and the loss curve."""
