@@ -108,3 +108,26 @@ def test_impossible_choices_are_named(options, says):
     x = torch.zeros(SHAPE)
     with pytest.raises(UserError, match=says):
         dpmpp_sample(exact(10), lambda x, t: x, x, [9, 4], **options)
+
+
+@pytest.mark.parametrize(
+    ("degree", "options", "exact_up_to"),
+    [
+        (1, {}, 0),
+        (2, {"solver": "heun"}, 1),
+        (2, {"solver": "midpoint"}, 0),
+        (3, {}, 2),
+        (3, {"curvature_weight": 0.5}, 1),
+    ],
+)
+def test_a_step_is_exact_when_the_estimate_is_a_polynomial_of_lambda(degree, options, exact_up_to):
+    """With d estimates remembered, the integral of a polynomial of degree d - 1 should come out without error."""
+    clock = torch.tensor([-1.0, -0.6, 0.1, 0.5], dtype=torch.float64)
+    _, _, now, target = [level((-lam).exp()) for lam in clock]
+    x = torch.tensor([0.7], dtype=torch.float64)
+    fine = torch.linspace(0.1, 0.5, 20_001, dtype=torch.float64)
+    for power in range(4):
+        memory = [(lam, lam.reshape(1) ** power) for lam in clock[:3].flip(0)][:degree]
+        true = target.sigma / now.sigma * x + target.sigma * torch.trapezoid(fine.exp() * fine**power, fine)
+        error = (dpmpp_step(x, memory, now, target, **options) - true).abs().item()
+        assert (error < 1e-9) == (power <= exact_up_to), (power, error)

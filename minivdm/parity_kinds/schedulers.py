@@ -200,6 +200,6 @@ _CLIP = {"clip_sample", "clip_sample_range"}
 _ARGUMENTS = {
     "DDIM": _SCHEDULE | _CLIP | {"timestep_spacing", "steps_offset", "set_alpha_to_one"},
     "DDPM": _SCHEDULE | _CLIP | {"timestep_spacing", "steps_offset"},
-    "DPM": _SCHEDULE | {"solver_order", "solver_type", "use_karras_sigmas"},
+    "DPM": _SCHEDULE - {"rescale_betas_zero_snr"} | {"solver_order", "solver_type", "use_karras_sigmas"},
     "FME": {"num_train_timesteps", "shift", "use_dynamic_shifting"},
 }
