@@ -262,7 +262,7 @@ for name, step in recipes.items():
 # %%
 # exercise: 01.linear_betas
 def linear_betas(num_steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
-    """The schedule of DDPM (num_steps,): evenly spaced from `start` to `end`, both included."""
+    """The schedule of DDPM (num_steps,), float64: evenly spaced from `start` to `end`, both included."""
     ### BEGIN SOLUTION
     return torch.linspace(start, end, num_steps, dtype=torch.float64)
     ### END SOLUTION
@@ -676,14 +676,14 @@ PAINT = {"place": viz.SPACE, "colour": "#B8860B", "shape": viz.INK}
 
 def draw_readings(readings: dict[str, tuple[str, dict[str, Tensor]]]):
     """One panel per schedule. readings: who reads -> (line style, attribute -> values at `levels`)."""
-    figure, panels = viz.figure(1, 3, width=9, height=3)
+    figure, panels = viz.figure(1, 3, width=9, height=3.2)
     for panel, (schedule, curve) in zip(panels, abars.items(), strict=True):
         for who, (style, values) in readings.items():
             for name in CHANCE:
                 panel.plot(over_time(values[name], curve), style, color=PAINT[name], label=f"{name}, {who}")
         panel.set(title=schedule, xlabel="t", ylim=(-0.05, 1.05))
     panels[0].set_ylabel("read, above chance")
-    panels[0].legend(fontsize=7, loc="lower left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     return figure
 
 
@@ -700,10 +700,10 @@ for schedule, curve in abars.items():
     print(f"{schedule:14s} half is lost of the", ", ".join(f"{n} at t = {half_life(judged[n], curve)}" for n in CHANCE))
 
 # %% [markdown]
-# The shape dies first, then the colour, and the place dies last, under every schedule. What differs is the timing.
-# The linear schedule has killed everything well before its end, so its last steps stir what is dead already. Cosine
-# spreads the dying over more of its steps. And look where the curves of scaled linear *stop*: when its last step is
-# done, the place can still be read in part of the clips. Remember its SNR.
+# The shape dies first, then the colour, and the place dies last, under every schedule. What differs is the timing. By
+# $t = 700$ the linear schedule has killed shape and colour, by $t = 900$ the place as well: its last hundred steps
+# stir what is dead already. Cosine spreads the dying over more of its steps. And look where the curves of scaled
+# linear *stop*: after its last step the place can still be read in part of the clips. Remember its SNR.
 #
 # ## Does the judge give up, or is the information gone?
 #
@@ -793,11 +793,11 @@ show(picture, "from right to left the best guess turns from fog into a light, th
 #
 # ## How far apart are two bells?
 #
-# Why does the place outlive the shape? We need to measure how well two clouds of noise can be told apart. Draw $x$
-# from $N_1$ and ask how much better $N_1$ explains it than $N_2$ does, in logarithms: $\log N_1(x) - \log N_2(x)$.
-# The average over many draws is the **Kullback–Leibler divergence**, in *nats*. At 0 nats nothing tells the two
-# apart; at 1 nat a draw favours the truth by about $e : 1$; 10 nats hardly leave a doubt. For Gaussians the average
-# can be done by hand, from
+# Why does the place outlive the shape? We need to measure how well two clouds of noise, two Gaussian bells, can be
+# told apart. Draw $x$ from $N_1$ and ask how much better $N_1$ explains it than $N_2$ does, in logarithms: $\log
+# N_1(x) - \log N_2(x)$. The average over many draws is the **Kullback–Leibler divergence**, in *nats*. At 0 nats
+# nothing tells the two apart; at 1 nat a draw favours the truth by about $e : 1$; 10 nats hardly leave a doubt. For
+# Gaussians the average can be done by hand, from
 #
 # $$\log N(x) = -\tfrac12\log(2\pi\sigma^2) - \frac{(x-\mu)^2}{2\sigma^2}, \qquad
 # \mathbb E_1 (x-\mu_1)^2 = \sigma_1^2, \qquad \mathbb E_1 (x-\mu_2)^2 = \sigma_1^2 + (\mu_1-\mu_2)^2 :$$
