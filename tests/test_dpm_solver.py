@@ -95,6 +95,8 @@ def test_karras_spacing_has_the_ends_of_training_and_finer_steps_at_low_noise():
     roots = ratios ** (1 / 7)
     torch.testing.assert_close(roots[1:] - roots[:-1], (roots[1] - roots[0]).expand(8))
     assert nearest_timesteps(training[[999, 411, 0]], training) == [999, 411, 0]
+    between = training[500] * (training[501] / training[500]) ** torch.tensor([0.3, 0.7], dtype=torch.float64)
+    assert nearest_timesteps(between, training) == [500, 501]
     model = gaussian_denoiser(diffusion)
     x_T = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     timesteps = nearest_timesteps(karras_ratios(training, 40), training)

@@ -187,6 +187,11 @@ def test_static_threshold_clamps_to_the_range(generator):
     torch.testing.assert_close(exact(clip_range=0.5).keep_in_range(x0), x0.clamp(-0.5, 0.5))
 
 
+def test_dynamic_threshold_by_default_clamps_a_tenth():
+    x0 = torch.arange(1, 12, dtype=torch.float64)[None]  # its 90% quantile is 10
+    torch.testing.assert_close(exact(threshold="dynamic").keep_in_range(x0), (x0 / 10).clamp(max=1))
+
+
 def test_dynamic_threshold_shrinks_each_sample_by_its_own_quantile(generator):
     x0 = normal(generator) * torch.tensor([0.01, 2.0, 5.0], dtype=torch.float64).reshape(3, 1, 1, 1, 1)
     kept = exact(threshold="dynamic", percentile=0.8).keep_in_range(x0)

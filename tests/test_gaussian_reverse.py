@@ -78,6 +78,16 @@ def test_loop_is_decided_by_its_generator_or_noises(generator):
     assert torch.equal(diffusion.p_sample_loop(model, x_T, noises=noises), run(1))
 
 
+def test_without_a_generator_noise_comes_from_the_global_one():
+    diffusion, x_T = exact(5), torch.zeros(SHAPE, dtype=torch.float64)
+    results = []
+    for seed in (1, 1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            results.append(diffusion.p_sample_loop(lambda x, t: 0.1 * x, x_T))
+    assert torch.equal(*results[:2]) and not torch.equal(*results[1:])
+
+
 def test_loop_recovers_the_single_clip_that_the_model_knows(generator):
     diffusion, x0 = exact(25), normal(generator).clamp(-1, 1)
     model = lambda x, t: diffusion.predict_noise_from_start(x, t, x0)  # noqa: E731
