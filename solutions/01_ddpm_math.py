@@ -550,12 +550,12 @@ show(strip(ruins, [f"t = {t}" for t in times], scale=2), "linear loses the willo
 def show_slider() -> None:
     """The film at any t under any schedule. Needs a running notebook; the strip above is the same, standing still."""
     screen = widgets.Image(format="png")
-    clock = widgets.IntSlider(value=300, min=0, max=999, description="t")
+    clock = widgets.IntSlider(value=300, min=0, max=999, description="t", layout={"width": "500px"})
     menu = widgets.Dropdown(options=list(abars), description="schedule")
 
     def redraw(_=None) -> None:
         ruin = jump(film, abars[menu.value][clock.value], noises[0])
-        viz.filmstrip(ruin, moments=4, scale=5).save(png := io.BytesIO(), "PNG")
+        viz.filmstrip(ruin, moments=6, scale=3).save(png := io.BytesIO(), "PNG")
         screen.value = png.getvalue()
 
     for control in (clock, menu):
@@ -944,7 +944,7 @@ for name, curve in abars.items():
     print(f"{name:14s} stops {nats_from_noise(curve[-1]):.2g} nats from pure noise")
 
 # %% [markdown]
-# Cosine arrives. Linear all but arrives: half a nat is less than a hint. Scaled linear stops so far away that anyone
+# Cosine arrives. Linear nearly arrives: half a nat is a hint, no more. Scaled linear stops so far away that anyone
 # who knows what to look for can tell its end from pure noise every time. What is there to look for? Our sky is dark,
 # and 7 % of that darkness is left, spread so thinly over all pixels that no eye can see it. But average a whole clip,
 # and the noise averages out:
@@ -957,7 +957,7 @@ for panel, (name, means_of_clips) in zip(panels, ends.items(), strict=True):
     panel.hist(means_of_clips, bins=80, range=(-0.09, 0.03), color=viz.NOISE if name == "pure noise" else viz.DATA)
     panel.set(xlim=(-0.09, 0.03), yticks=[], ylabel=name)
 panels[-1].set(xlabel="mean of all the numbers of a clip after the last step (384 clips)")
-show(figure, "cosine and linear look like pure noise; scaled linear stands apart, darker by 0.06")
+show(figure, "cosine equals pure noise, linear is a shade darker, scaled linear stands apart by 0.06")
 
 # %%
 for name in abars:
