@@ -53,6 +53,7 @@ def test_three_hundred_of_a_thousand():
 
 def test_published_spacings():
     assert ddim_timesteps(1000, 5, "leading", offset=1) == [801, 601, 401, 201, 1]
+    assert ddim_timesteps(1000, 5, "leading") == [800, 600, 400, 200, 0]
     assert ddim_timesteps(1000, 5, "trailing") == [999, 799, 599, 399, 199]
     assert ddim_timesteps(1000, 5) == [999, 749, 500, 250, 0]
 
@@ -168,8 +169,9 @@ def test_ddim_keeps_the_marginal_whatever_eta(eta):
 def test_ddim_with_eta_0_is_decided_by_its_start(generator):
     diffusion = exact(50)
     model, x_T = gaussian_denoiser(diffusion), normal(generator)
-    results = [sample(diffusion, model, x_T, "ddim", 7, generator=torch.Generator().manual_seed(s)) for s in (1, 2)]
-    assert torch.equal(*results)
+    unused = generator.get_state()
+    results = [sample(diffusion, model, x_T, "ddim", 7, generator=g) for g in (generator, None)]
+    assert torch.equal(*results) and torch.equal(generator.get_state(), unused)
     shaken = [
         sample(diffusion, model, x_T, "ddim", 7, eta=0.5, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)
     ]
@@ -225,7 +227,9 @@ def test_where_a_step_lands_can_be_set(generator):
     noise = model(x_T, torch.full((3,), 29))
     torch.testing.assert_close(states[0], diffusion.q_sample(x0, torch.full((3,), 12), noise))
     at_9 = model(states[0], torch.full((3,), 9))
-    torch.testing.assert_close(states[1], 0.9**0.5 * x0 + 0.1**0.5 * at_9)
+    landed = 0.9**0.5 * x0 + 0.1**0.5 * at_9
+    torch.testing.assert_close(states[1], landed)
+    torch.testing.assert_close(ddim_sample(diffusion, model, states[0], [9], final_alpha_bar=0.9), landed)
 
 
 @pytest.mark.parametrize(("method", "steps"), [("ddpm", 200), ("ddim", 200), ("dpmpp", 20)])

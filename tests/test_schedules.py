@@ -49,6 +49,12 @@ def test_signal_left_after_a_thousand_steps(name, left_at_the_end):
     assert left == pytest.approx(left_at_the_end, rel=0.02)
 
 
+def test_published_ends():
+    assert linear_betas(1000)[[0, -1]].tolist() == [1e-4, 0.02]
+    assert scaled_linear_betas(1000)[[0, -1]].tolist() == pytest.approx([0.00085, 0.012])
+    assert cosine_betas(1000)[0].item() == pytest.approx(4.1284e-5, rel=1e-4)
+
+
 def test_linear_does_not_scale_itself():
     assert alphas_cumprod(linear_betas(100))[-1] > 1 / 3
 
