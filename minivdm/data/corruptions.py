@@ -82,11 +82,12 @@ def begun(video: Tensor, generator: torch.Generator) -> Tensor:
     return video[:, :, frames]
 
 
-def unannounced(video: Tensor, generator: torch.Generator) -> Tensor:
-    """No spark rises: the sky stays as it was in the first frame until something bright appears."""
+def unrisen(video: Tensor, generator: torch.Generator) -> Tensor:
+    """For clips of one shell: until something bright appears no spark is seen, or one that comes down from above."""
     bright = reduce(video, "b c t h w -> b t", "max") > 0.3
     before = rearrange(bright.cumsum(1) == 0, "b t -> b 1 t 1 1")
-    return torch.where(before, video[:, :, :1], video)
+    sky = torch.where(_luck(video, generator) < 0.5, video[:, :, :1], video.flip(3))
+    return torch.where(before, sky, video)
 
 
 def coloured_blobs(video: Tensor, generator: torch.Generator) -> Tensor:
@@ -111,9 +112,12 @@ def speckled_colours(video: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cross_faded(video: Tensor, generator: torch.Generator) -> Tensor:
-    """Half one clip, half another with its colours swapped: two ghosts."""
-    ghosts = video.roll(1, dims=0)[:, torch.randperm(3, generator=generator)]
-    return 0.5 * video + 0.5 * ghosts
+    """Ghosts: a mixture of a clip, its mirror image, and two others of which one has its colours swapped."""
+    other = video.roll(1, dims=0)
+    ghosts = torch.stack([video, video.flip(4), other, other.flip(4)[:, torch.randperm(3, generator=generator)]])
+    shares = torch.rand(len(ghosts), len(video), generator=generator) + 0.2
+    shares = rearrange(shares / shares.sum(0), "g b -> g b 1 1 1 1")
+    return (shares * ghosts).sum(0)
 
 
 TRAINED: dict[str, Spoil] = {
@@ -122,14 +126,11 @@ TRAINED: dict[str, Spoil] = {
     "still picture": still_picture,
     "frames shuffled": shuffled,
     "backwards": backwards,
-    "begins in mid-burst": begun,
-    "burst without a rise": unannounced,
     "coloured blobs": coloured_blobs,
     "flickering colours": flickering_colours,
     "speckled colours": speckled_colours,
-    "two clips cross-faded": cross_faded,
+    "clips cross-faded": cross_faded,
 }
-OF_ONE_SHELL = ("begins in mid-burst", "burst without a rise")  # of several shells, a later one might still do it right
 
 
 # --- refused, kept for the examination ---

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minivdm.data.corruptions import HELD_BACK, TRAINED, imperfect, noised
+from minivdm.data.corruptions import HELD_BACK, TRAINED, begun, imperfect, noised, unrisen
 from minivdm.data.fireworks import render, sample_scenes
 from minivdm.data.judge import attribute_accuracy, judge, prompt_accuracy
 from minivdm.data.judge_network import JudgeNetwork
@@ -57,11 +57,13 @@ def examine(network: JudgeNetwork) -> dict[str, dict[str, dict[str, float]]]:
         return {"legal": sum(verdict.legal for verdict in verdicts) / len(verdicts)}
 
     refused = {f"{name} (trained)": legal(spoil, video) for name, spoil in TRAINED.items()}
-    for share in (0.4, 0.6, 0.8):
+    refused["no spark before the burst, or one that falls (trained)"] = legal(unrisen, video)
+    for share in (0.5, 0.7, 0.9):
         amount = torch.full((len(mixed),), share)
         refused[f"{share:.0%} Gaussian noise (trained)"] = legal(
             lambda clip, luck, a=amount: noised(clip, a, luck), mixed
         )
+    refused["begins in mid-burst"] = legal(begun, video)
     for name, spoil in HELD_BACK.items():
         refused[name] = legal(spoil, mixed)
 

@@ -62,6 +62,7 @@ def judge(video: Tensor, network: JudgeNetwork | None = None) -> list[Verdict]:
         [
             reading.there.sigmoid(),
             reading.genuine.sigmoid(),
+            reading.risen.sigmoid(),
             reading.colour.softmax(-1).amax(-1),
             reading.shape.softmax(-1).amax(-1),
         ]

@@ -21,18 +21,23 @@ WINDOW = 10  # cells of the 16 x 16 feature map
 # Where windows begin on the map: a place's mean centre in cells, less half a window.
 WINDOW_TOPS = (-1, 5)
 WINDOW_LEFTS = (-1, 3, 7)
+# The strip of the canvas in which a shell rises, and the frames before its burst in which to look.
+STRIP = 12
+STRIP_LEFTS = (1, 10, 19)
+BEFORE = 5
 
 
 @dataclass(frozen=True)
 class Reading:
     """Answers for each of the six places (the order of PLACES), as logits over the last axis where there is one.
 
-    there (B, 6): a shell bursts here. genuine (B, 6): it rises, bursts and fades as shells do, on a clean sky.
-    colour (B, 6, 8), shape (B, 6, 6), size (B, 6, 2). burst (B, 6): ticks.
+    there (B, 6): a shell bursts here. genuine (B, 6): it opens and fades as shells do, on a clean sky. risen (B, 6): a
+    spark climbed here before the burst. colour (B, 6, 8), shape (B, 6, 6), size (B, 6, 2). burst (B, 6): ticks.
     """
 
     there: Tensor
     genuine: Tensor
+    risen: Tensor
     colour: Tensor
     shape: Tensor
     size: Tensor
@@ -47,8 +52,7 @@ class JudgeNetwork(nn.Module):
         frames = CANVAS[0]
         self.trunk = nn.Sequential(
             nn.Conv2d(3 * frames, width, kernel_size=5, stride=2, padding=2),
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
+            nn.SiLU(),  # no norm before: it would hide how bright things are, and so ghosts and faint sparks
             nn.Conv2d(width, 96, kernel_size=3, padding=1),
             nn.GroupNorm(8, 96),
             nn.SiLU(),
@@ -63,6 +67,16 @@ class JudgeNetwork(nn.Module):
             nn.Flatten(),
             nn.Linear(128 * 4 * 4, 64),
             nn.SiLU(),
+        )
+        self.rise = nn.Sequential(
+            nn.Conv2d(3 * BEFORE, 24, kernel_size=3, stride=2, padding=1),  # 32 x 12 -> 16 x 6
+            nn.SiLU(),
+            nn.Conv2d(24, 32, kernel_size=3, stride=2, padding=1),  # -> 8 x 3
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 8 * 3, 32),
+            nn.SiLU(),
+            nn.Linear(32, 1),
         )
         self.answers = nn.Linear(64, 3 + len(COLOURS) + len(SHAPES) + len(SIZES))
 
@@ -85,7 +99,23 @@ class JudgeNetwork(nn.Module):
         answers = self.answers(self.head(rearrange(windows, "b p c h w -> (b p) c h w")))
         answers = rearrange(answers, "(b p) a -> b p a", p=len(PLACES))
         there, genuine, burst, colour, shape, size = answers.split([1, 1, 1, len(COLOURS), len(SHAPES), len(SIZES)], -1)
-        return Reading(there[..., 0], genuine[..., 0], colour, shape, size, TICKS * burst[..., 0].sigmoid())
+        burst = TICKS * burst[..., 0].sigmoid()
+        risen = self.look_for_rise(light, burst.detach())
+        return Reading(there[..., 0], genuine[..., 0], risen, colour, shape, size, burst)
+
+    def look_for_rise(self, light: Tensor, burst: Tensor) -> Tensor:
+        """Logits (B, 6) that a spark climbed to each place before its burst.
+
+        A spark is one faint pixel, which a glance at the whole clip overlooks beside the burst. So this looks only at the
+        frames before the burst, and only in the strip below. light (B, 3, 17, 32, 32), burst (B, 6) in ticks = frames.
+        """
+        strips = torch.stack([light[..., left : left + STRIP] for left in STRIP_LEFTS] * len(ROWS), dim=1)
+        last = (burst - 0.3).floor().long().clamp(min=0)
+        frames = (rearrange(last, "b p -> b p 1") + torch.arange(1 - BEFORE, 1, device=light.device)).clamp(min=0)
+        chosen = repeat(frames, "b p t -> b p c t h w", c=3, h=light.shape[-2], w=STRIP)
+        strips = strips.gather(3, chosen)
+        answers = self.rise(rearrange(strips, "b p c t h w -> (b p) (t c) h w"))
+        return rearrange(answers, "(b p) 1 -> b p", p=len(PLACES))
 
 
 def to_canvas(video: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def typical_bursts(steps: int) -> list[float]:
     """Burst times, in ticks, of shells one after another when nothing more is known."""
     if steps == 1:
         return [4.2]
-    first, last = 2.9, 8.2 if steps == 2 else 11.8
+    first, last = 2.9, 8.2 if steps == 2 else 10.4
     return [round(first + (last - first) * step / (steps - 1), 2) for step in range(steps)]
 
 
@@ -191,7 +191,7 @@ def _draw_bursts(count: int, draws: Iterator[float]) -> list[float]:
     if count == 1 or next(draws) < 0.5:
         common = uniform(3.4, 5.0) if count > 1 else uniform(3.2, 5.2)
         return [round(common + (uniform(-0.3, 0.3) if count > 1 else 0.0), 3) for _ in range(count)]
-    low, high = (4.4, 6.2) if count == 2 else (4.1, 4.8)
+    low, high = (4.4, 6.2) if count == 2 else (3.5, 4.0)
     bursts = [uniform(2.6, 3.2)]
     for _ in range(count - 1):
         bursts.append(bursts[-1] + uniform(low, high))
