@@ -17,7 +17,7 @@
 #   loss;
 # - eight films out of noise, which will turn out to be *too* good.
 #
-# **Time:** about 1½ minutes of computing in all (preset `toy`, two CPU cores, no GPU, no network), half of it one
+# **Time:** about 1 minute of computing in all (preset `toy`, two CPU cores, no GPU, no network), half of it one
 # training that you can watch, and an afternoon of yours. Eight exercises, each with three hints:
 # `hint("02.extract")` gives the idea, once more the equation, a third time the line.
 
@@ -49,6 +49,7 @@ from minivdm.diffusion.schedules import alphas_cumprod, linear_betas
 
 # %%
 data = load_preset(preset).data
+torch.set_num_threads(1)  # most tensors are small today: two threads would wait for each other
 torch.set_flush_denormal(True)  # fading light makes vanishing numbers, which slow a CPU down
 
 
@@ -258,17 +259,17 @@ for t, clip in zip(steps.tolist(), almost, strict=True):
 #
 # Look at a single pixel, that is, at one number. In a small world of our own it is either night, $-0.95$, or a
 # star, $+0.75$, as often one as the other. Here a million such pixels go through lesson 01's noising, one small
-# step after another, up to $t = 300$. No formula of today is used. (About 5 seconds.)
+# step after another, up to $t = 300$. No formula of today is used. (A few seconds.)
 
 # %%
 NIGHT, STAR, NOW, EARLIER = -0.95, 0.75, 300, 150
 thrown, chains = dice(22), 1_000_000
 start = torch.tensor([NIGHT, STAR])[torch.randint(2, (chains,), generator=thrown)]
-now, threads = start, [start[:40]]
+now, threads = start, [start[:40].clone()]
 for step in range(NOW + 1):
     before, beta = now, betas[step].item()
     now = math.sqrt(1 - beta) * before + math.sqrt(beta) * torch.randn(chains, generator=thrown)
-    threads.append(now[:40])
+    threads.append(now[:40].clone())
     if step == EARLIER:
         much_before = now
 print(f"{chains:,} chains; at t = {NOW} they have mean {now.mean():.2f} and variance {now.var():.2f}")
@@ -702,7 +703,7 @@ with_slider(field, [5, 20, 40, 80, 150, 250, 400, 600, 900], 80, "t")
 
 # %% [markdown]
 # Now everything is there. Two thousand grains of pure noise, a thousand calls of *your* `p_sample`, and the perfect
-# denoiser in the place of a network. (About 3 seconds.)
+# denoiser in the place of a network. (A few seconds.)
 
 
 # %%
@@ -1193,7 +1194,7 @@ class Guess(nn.Module):
 
 
 # %%
-training_steps, batch = 3000, 512
+training_steps, batch = 6000, 512
 torch.manual_seed(seed)
 network = Guess()
 network(
@@ -1259,12 +1260,12 @@ examine()
 live, thrown = display(progress(), display_id=True), dice(39)
 for step in range(1, training_steps + 1):
     paid.append(train_step(thrown))
-    if step in (30, 100) or step % 300 == 0:
+    if step in (30, 100) or step % 600 == 0:
         examine()
         live.update(progress())
 
 # %% tags=["nbval-ignore-output"]
-shown = [0, 30, 100, 600, 3000]
+shown = [0, 30, 100, 1200, 6000]
 pictures = [drawn[step] for step in shown] + [truth]
 viz.player(
     pictures,
@@ -1313,8 +1314,8 @@ show(
 # the far end is worthless. It is section two again: a small mistake, multiplied more than a hundredfold. The noise
 # exam charges next to nothing for it, so nobody learns to avoid it. That is why `p_sample` *clamps*, and why video
 # models, ours in lesson 07 among them, are often trained on $v$. The noise exam does ask for the near end, and
-# there the drawing above falls short too: the arms are there, the stars have hardly parted. What is finest is
-# learnt last.
+# there the drawing above falls short too: the arms are there, the stars not quite parted. What is finest is learnt
+# last.
 #
 # ## Films out of noise
 #
@@ -1340,7 +1341,7 @@ def film_noise(x_t: Tensor, t: Tensor) -> Tensor:
 
 
 # %% [markdown]
-# Eight throws of the dice, 50 steps of your DDIM. (About 5 seconds.)
+# Eight throws of the dice, 50 steps of your DDIM.
 
 # %% tags=["nbval-ignore-output"]
 snow = normal(8, *film.shape[1:], dice=dice(42))
