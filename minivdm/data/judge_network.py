@@ -106,8 +106,9 @@ class JudgeNetwork(nn.Module):
     def look_for_rise(self, light: Tensor, burst: Tensor) -> Tensor:
         """Logits (B, 6) that a spark climbed to each place before its burst.
 
-        A spark is one faint pixel, which a glance at the whole clip overlooks beside the burst. So this looks only at the
-        frames before the burst, and only in the strip below. light (B, 3, 17, 32, 32), burst (B, 6) in ticks = frames.
+        A spark is one faint pixel, which a glance at the whole clip overlooks beside the burst. So this looks only at
+        the frames before the burst, and only in the strip below. light (B, 3, 17, 32, 32), burst (B, 6) in ticks, which
+        are frames here.
         """
         strips = torch.stack([light[..., left : left + STRIP] for left in STRIP_LEFTS] * len(ROWS), dim=1)
         last = (burst - 0.3).floor().long().clamp(min=0)
