@@ -78,6 +78,16 @@ def test_sky_is_dark_until_the_spark_and_brightest_after_the_burst():
     assert video[16] < video[6]
 
 
+def test_rendering_leaves_the_number_of_threads_alone():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        render([one()], 3, 16, generator=seeded())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_empty_scene_is_an_empty_sky():
     assert render([Scene(())], 5, 16, generator=seeded()).amax() < -0.85
 
