@@ -13,7 +13,7 @@ from minivdm.errors import UserError
 from minivdm.paths import repo_root
 
 OUT = Path("outputs/demo")
-STEPS, STOP_AT = 160, 80
+STEPS, STOP_AT = 120, 60
 PROMPTS = [
     "a large red peony high on the left",
     "a small blue ring low on the right",

@@ -46,8 +46,8 @@ Every setting is in `config.yaml`, the log in `metrics.jsonl` and `loss.png`. To
     python -m minivdm.training.publish runs/toy checkpoints/toy/unet3d
 
 ## Measured quality
-By `minivdm.data.judge`, on {clips} films per line ({sampler}). The judge is a network too, and lenient; how often it is
-right is in its own card, and the first line shows it on rendered clips with the same captions.
+By `minivdm.data.judge`, on {clips} films per line ({sampler}). The judge is a network too; how often it is right
+is in its own card, and the first line shows it on rendered clips with the same captions.
 
 | films | legal shell | all as asked | colour | shape | size | place |
 |---|---|---|---|---|---|---|
@@ -66,7 +66,9 @@ Are the proportions right? Total variation between what the judge found and what
 
 ## Limits
 One shell per clip. Two shells in a caption come out as a mixture, because a bag of words cannot say which colour
-belongs to which shell. Fine structure is soft. The model has seen nothing but rendered fireworks. Licence: Apache-2.0.
+belongs to which shell. Fine structure is soft, and the
+faint spark that climbs before a burst most of all; a shell without a visible rise is not legal for the judge. The model
+has seen nothing but rendered fireworks. Licence: Apache-2.0.
 """
 
 
