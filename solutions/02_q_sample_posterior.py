@@ -240,7 +240,7 @@ for t, clip in zip(steps.tolist(), almost, strict=True):
     times = ((1 - abar[t]) / abar[t]).sqrt().item()
     error = (clip - film[0]).std().item()
     print(
-        f"t = {t:3d}: mistake in the noise {mistake:.2f}, times {times:6.2f}, makes a mistake in the film of {error:5.2f}"
+        f"t = {t:3d}: off by {mistake:.2f} in the noise, times {times:6.2f}, makes {error:5.2f} in the film"
     )
 
 # %% [markdown]
@@ -869,9 +869,7 @@ def every_kth(num_steps: int, steps: int) -> list[int]:
 
 for steps in (50, 300):
     taken = every_kth(1000, steps)
-    print(
-        f"asked for {steps:3d}: got {len(taken):3d}, the largest is {max(taken):4d}; abar has entries 0 to {len(abar) - 1}"
-    )
+    print(f"asked for {steps:3d}: got {len(taken):3d}, up to {max(taken):4d}; abar ends at {len(abar) - 1}")
 
 
 # %%
@@ -1168,7 +1166,7 @@ bad = {
 for name, answer in bad.items():
     loss, distance = (answer - noise).square().mean().item(), (answer - best).square().mean().item()
     print(
-        f"{name:>24}: loss {loss:.3f}; floor {floor:.3f} + distance from perfect {distance:.3f} = {floor + distance:.3f}"
+        f"{name:>24}: loss {loss:.3f} = floor {floor:.3f} + distance {distance:.3f} ({floor + distance:.3f})"
     )
 
 # %% [markdown]
