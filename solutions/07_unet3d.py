@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+# %%
 from minivdm import viz
 from minivdm.config import load_preset
 from minivdm.course import check, hint  # noqa: F401
@@ -50,6 +51,8 @@ from minivdm.denoisers.embeddings import RelativePositionBias, SinusoidalEmbeddi
 from minivdm.diffusion.gaussian import GaussianDiffusion
 from minivdm.diffusion.samplers import sample
 from minivdm.diffusion.schedules import make_betas
+
+# %%
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
 from minivdm.pipelines import UnetPipeline, pick_device
