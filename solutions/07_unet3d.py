@@ -1091,6 +1091,7 @@ class YourEMA(EMA):
             exams.append([step + 1, *(suffers(pipe, small_exam, 200) for pipe in both)])
 
 
+# %%
 PROMPTS = ["a large gold willow high on the left", "a large red peony low in the centre", "a large green ring high on the right"]
 PROMPTS += ["a large blue palm low on the left", "a large purple spiral in the centre", "a large white crossette low on the right"]
 
