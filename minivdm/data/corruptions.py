@@ -11,6 +11,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 Spoil = Callable[[Tensor, torch.Generator], Tensor]
+BURST = 0.78  # no rising spark is brighter, in [-1, 1], and nearly every burst is from its first frame on
 
 
 def _luck(clips: Tensor, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -84,7 +85,7 @@ def begun(video: Tensor, generator: torch.Generator) -> Tensor:
 
 def unrisen(video: Tensor, generator: torch.Generator) -> Tensor:
     """For clips of one shell: until something bright appears no spark is seen, or one that comes down from above."""
-    bright = reduce(video, "b c t h w -> b t", "max") > 0.3
+    bright = reduce(video, "b c t h w -> b t", "max") > BURST
     before = rearrange(bright.cumsum(1) == 0, "b t -> b 1 t 1 1")
     sky = torch.where(_luck(video, generator) < 0.5, video[:, :, :1], video.flip(3))
     return torch.where(before, sky, video)

@@ -53,7 +53,8 @@ HUES = {
     "white": (40, 40, 0.04),
 }
 WARM = (1.0, 0.86, 0.62)  # the rising spark and the flash
-SPARK, SPARK_TRAIL = 0.40, 0.24  # brightness, and the share of it left a tick later
+# A comet: bright and long enough that a model of 32 x 32 pixels can see it, never as bright as a burst.
+SPARK, SPARK_SIGMA, SPARK_TRAIL = 1.0, 0.7, 0.5  # brightness, width in units, share of the light left a tick later
 FLASH = 0.55
 SKY = (0.010, 0.012, 0.030)
 
@@ -200,7 +201,7 @@ def _draw_spark_and_flash(centre: Tensor, burst: Tensor, chance: Tensor, camera:
     path = rearrange(start, "s a -> s 1 1 a") + rearrange(centre - start, "s a -> s 1 1 a") * eased.unsqueeze(-1)
     alight = (progress >= 0) & (progress < 1)
     afterglow = camera.exposure * SPARK_TRAIL**camera.ages
-    spark = camera.blobs(path, torch.full_like(burst, 0.6), SPARK * alight * afterglow)
+    spark = camera.blobs(path, torch.full_like(burst, SPARK_SIGMA), SPARK * alight * afterglow)
     camera.linger(spark, SPARK_TRAIL)
 
     tau = camera.instants[:, -1] - rearrange(burst, "s -> s 1")

@@ -1,15 +1,15 @@
 """Fireworks as training data, rendered in memory: no download, no files."""
 
-import hashlib
-
 import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from minivdm.data.captions import caption
 from minivdm.data.fireworks import TICKS, render, sample_scenes
+from minivdm.seeds import generator_for
 
 BLOCK = 64  # clips rendered at once
+SCENES, SKY, WORDS = range(3)  # what a generator decides
 
 
 class FireworksDataset(Dataset):
@@ -36,10 +36,10 @@ class FireworksDataset(Dataset):
         seed: int = 0,
     ):
         self.name = f"fireworks-{level}-{split}-{seed}"
-        self.seed = seed
+        self.key = (seed, int(level == "scene"), int(split == "test"))
         self.fps = 8.0 * (max(frames, 2) - 1) / TICKS
-        self.scenes = sample_scenes(num_clips, level, split, generator=_generator(self.name, "scenes"))
-        sky = _generator(self.name, "sky")
+        self.scenes = sample_scenes(num_clips, level, split, generator=self._generator(SCENES))
+        sky = self._generator(SKY)
         blocks = []
         for start in tqdm(range(0, num_clips, BLOCK), desc=f"rendering {num_clips} clips", delay=1, leave=False):
             light = render(self.scenes[start : start + BLOCK], frames, size, generator=sky)
@@ -65,10 +65,7 @@ class FireworksDataset(Dataset):
 
     def _caption(self, index: int, epoch: int) -> str:
         # Seeded by what is asked for, and by nothing before it: a resumed training reads the same words.
-        return caption(self.scenes[index], _generator(self.name, "caption", epoch, index))
+        return caption(self.scenes[index], self._generator(WORDS, epoch, index))
 
-
-def _generator(*key: object) -> torch.Generator:
-    """A random generator of its own for every key."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+    def _generator(self, *purpose: int) -> torch.Generator:
+        return generator_for(*self.key, *purpose)
