@@ -181,7 +181,7 @@ def train(steps: int, clips: int = 6144) -> tuple[JudgeNetwork, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=repo_root() / "checkpoints" / "toy" / "judge")
-    parser.add_argument("--steps", type=int, default=2000, help="of training, default %(default)s")
+    parser.add_argument("--steps", type=int, default=3000, help="of training, default %(default)s")
     options = parser.parse_args()
     torch.set_num_threads(1)
     network, log = train(options.steps)
