@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
     r"video-diffusion-pytorch .*Unet3D": "minivdm.parity_kinds.unet3d:compare",
     r"video-diffusion-pytorch .*building blocks": "minivdm.parity_kinds.unet3d_blocks:compare",
     r"diffusers .*Scheduler": "minivdm.parity_kinds.schedulers:compare",
+    r"Open-Sora main .*autoencoder_2d": "minivdm.parity_kinds.autoencoder2d:compare",
 }
 
 # Largest |ours - recorded| / max(1, max|recorded|). Real mistakes can be as small as 1e-5: do not loosen these.
