@@ -14,22 +14,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from minivdm.course.display import ExerciseNotDone, Hint, Verdict, in_notebook, show
 from minivdm.errors import UserError
 
+if TYPE_CHECKING:
+    from minivdm.course.compare import Problem
+
 NUM_NOTEBOOKS = 9
 
 
 @dataclass(frozen=True)
 class Case:
-    """One set of inputs: argument name -> value in the order of the signature, and what is special about it."""
+    """One set of inputs: argument name -> value in the order of the signature, and what is special about it.
+
+    tie: every call gets copies of the inputs. Where inputs hang together (a loss on a layer's weights), this makes
+        them hang together again: from the copies to the arguments of the call.
+    """
 
     args: dict[str, Any]
     note: str
+    tie: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,9 @@ class Exercise:
     outputs: names of the returned values; one name means a single value, not a tuple.
     rtol, atol: allowed error relative to each expected value, and to the largest of them; float32 rounding passes.
     gradients: names of the inputs whose gradient must be right as well.
+    rule: what must hold besides a right value, such as how it was computed; it gets the answer and a case whose value
+        is right, may call the answer again, and returns the first Problem or None. Two answers break it in the same
+        way when the problems' kinds are equal.
     """
 
     id: str
@@ -66,6 +77,7 @@ class Exercise:
     rtol: float = 1e-4
     atol: float = 3e-6
     gradients: tuple[str, ...] = ()
+    rule: "Callable[[Callable[..., Any], Case], Problem | None] | None" = None
 
     @property
     def notebook(self) -> int:

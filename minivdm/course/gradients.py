@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def gradient_problem(exercise: "Exercise", case: "Case", outcome: Outcome, tolerance: Tolerance) -> Problem | None:
     """What is wrong with the gradients of a right value with respect to `exercise.gradients`, or None."""
     wide = {name: fresh(value, name in exercise.gradients) for name, value in case.args.items()}
+    wide = case.tie(wide) if case.tie else wide
     with torch.enable_grad():
         want = exercise.reference(*wide.values())
     expected = _gradients(want, [wide[name] for name in exercise.gradients])

@@ -25,7 +25,7 @@ def examine(exercise: Exercise, answer: Callable[..., Any]) -> Verdict:
     cases = exercise.cases(torch.Generator().manual_seed(0))
     outcomes: list[Outcome] = []
     for case in cases:
-        outcomes.append(call(answer, case.args, exercise.gradients))
+        outcomes.append(call(answer, case.args, exercise.gradients, case.tie))
         if _is_stub(outcomes[-1].error):
             return _not_written(exercise, outcomes[-1].error)
         if isinstance(outcomes[-1].error, OutOfTime):
@@ -33,14 +33,14 @@ def examine(exercise: Exercise, answer: Callable[..., Any]) -> Verdict:
             return _fail(exercise, f"{text}\nThink: which of your loops never ends?", "never ends")
     if verdict := _side_effect(exercise, outcomes):
         return verdict
-    problems = [_problem(exercise, case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
+    problems = [_problem(exercise, answer, case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
     if not any(problems):
         return Verdict(True, "Right, on every input tried.", None, exercise.id)
     for mistake in exercise.mistakes:
-        if _gives_the_same(mistake, exercise, cases, outcomes):
+        if _gives_the_same(mistake, exercise, cases, outcomes, problems):
             return _fail(exercise, mistake.message(), mistake.name)
     first = next(index for index, problem in enumerate(problems) if problem)
-    if outcomes[first].error is None and draws_random_numbers(answer, cases[first].args):
+    if outcomes[first].error is None and draws_random_numbers(answer, cases[first].args, cases[first].tie):
         return _fail(exercise, _RANDOM_MESSAGE, "draws its own noise")
     return _fail(exercise, f"{problems[first].text}{_other_cases(cases, problems)}")
 
@@ -69,7 +69,7 @@ def _side_effect(exercise: Exercise, outcomes: list[Outcome]) -> Verdict | None:
     return None
 
 
-def _problem(exercise: Exercise, case: Case, outcome: Outcome) -> Problem | None:
+def _problem(exercise: Exercise, answer: Callable[..., Any], case: Case, outcome: Outcome) -> Problem | None:
     if outcome.error is not None:
         return Problem("error", _own_error(exercise, case, outcome.error))
     want = expected(exercise, case)
@@ -77,12 +77,15 @@ def _problem(exercise: Exercise, case: Case, outcome: Outcome) -> Problem | None
     problem = first_problem(outcome.value, want, exercise.outputs, tolerance, case.args)
     if problem is None and exercise.gradients:
         problem = gradient_problem(exercise, case, outcome, tolerance)
+    if problem is None and exercise.rule:
+        problem = exercise.rule(answer, case)
     return problem
 
 
 def expected(exercise: Exercise, case: Case) -> Any:
     """What the reference gives in float64."""
-    return exercise.reference(*(_widened(value) for value in case.args.values()))
+    inputs = {name: _widened(value) for name, value in case.args.items()}
+    return exercise.reference(*(case.tie(inputs) if case.tie else inputs).values())
 
 
 def _widened(value: Any) -> Any:
@@ -90,11 +93,14 @@ def _widened(value: Any) -> Any:
     return copy.double() if isinstance(copy, torch.Tensor) and copy.is_floating_point() else copy
 
 
-def _gives_the_same(mistake: Mistake, exercise: Exercise, cases: list[Case], outcomes: list[Outcome]) -> bool:
-    """True when the listed mistake gives the learner's values, or the learner's kind of error, in every case."""
+def _gives_the_same(
+    mistake: Mistake, exercise: Exercise, cases: list[Case], outcomes: list[Outcome], problems: list[Problem | None]
+) -> bool:
+    """True when the listed mistake gives the learner's values (or kind of error) and breaks the rule alike, in every
+    case."""
     tolerance = Tolerance(exercise.rtol, exercise.atol)
-    for case, outcome in zip(cases, outcomes, strict=True):
-        wrong = call(mistake.wrong, case.args, exercise.gradients)
+    for case, outcome, problem in zip(cases, outcomes, problems, strict=True):
+        wrong = call(mistake.wrong, case.args, exercise.gradients, case.tie)
         if wrong.error is not None or outcome.error is not None:
             if type(wrong.error) is not type(outcome.error):
                 return False
@@ -103,7 +109,13 @@ def _gives_the_same(mistake: Mistake, exercise: Exercise, cases: list[Case], out
         elif exercise.gradients:
             if not agree(gradients_of(exercise, outcome), gradients_of(exercise, wrong), tolerance):
                 return False
+        if exercise.rule and _kind(problem) != _kind(_problem(exercise, mistake.wrong, case, wrong)):
+            return False
     return True
+
+
+def _kind(problem: Problem | None) -> str | None:
+    return problem.kind if problem else None
 
 
 def _is_stub(error: BaseException | None) -> bool:

@@ -33,9 +33,16 @@ class Outcome:
     inputs: dict[str, Any] | None = None
 
 
-def call(fn: Callable[..., Any], args: dict[str, Any], gradients: tuple[str, ...] = ()) -> Outcome:
-    """Calls `fn` with fresh copies of `args`, in order. Inputs named in `gradients` ask for gradients."""
+Tie = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def call(
+    fn: Callable[..., Any], args: dict[str, Any], gradients: tuple[str, ...] = (), tie: Tie | None = None
+) -> Outcome:
+    """Calls `fn` with fresh copies of `args`, in order. Inputs named in `gradients` ask for gradients; `tie` makes
+    inputs hang together that do so (see Case)."""
     inputs = {name: fresh(value, name in gradients) for name, value in args.items()}
+    inputs = tie(inputs) if tie else inputs
     random_states = _random_states()
     value, error = None, None
     try:
@@ -112,10 +119,10 @@ class _RandomOps(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def draws_random_numbers(fn: Callable[..., Any], args: dict[str, Any]) -> bool:
+def draws_random_numbers(fn: Callable[..., Any], args: dict[str, Any], tie: Tie | None = None) -> bool:
     """True when the answer draws its own random numbers in torch, from whatever generator."""
     with _RandomOps() as watch:
-        call(fn, args)
+        call(fn, args, tie=tie)
     return watch.seen
 
 
