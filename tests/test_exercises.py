@@ -15,6 +15,7 @@ from minivdm.course.judging import examine
 REQUIRED = """
 01.linear_betas 01.cosine_betas 01.alphas_cumprod 01.noise_one_step 01.snr 01.gaussian_kl
 02.extract 02.q_sample 02.predict_x0 02.q_posterior 02.p_sample 02.ddim_step
+03.reparameterize 03.kl_to_standard_normal 03.spatial_attention 03.latent_scale 03.downsample_pad 03.nll
 07.sinusoidal_embedding 07.film 07.temporal_attention 07.relative_position_bucket 07.rotate 07.guided
 07.focus_present_mask 07.ema_update
 """.split()

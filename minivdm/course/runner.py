@@ -57,10 +57,12 @@ def call(
 
 
 def fresh(value: Any, requires_grad: bool = False) -> Any:
-    """A copy that the learner may spoil."""
+    """A copy that the learner may spoil. With gradients it is no leaf: torch forbids changing a leaf in place, with a
+    message that says nothing of why one should not, and the check can say it."""
     if not isinstance(value, torch.Tensor):
         return value
-    return value.detach().clone().requires_grad_(requires_grad)
+    copy = value.detach().clone()
+    return copy.requires_grad_().clone() if requires_grad else copy
 
 
 def _same_input(now: Any, before: Any) -> bool:
