@@ -37,6 +37,9 @@ KINDS: dict[str, str] = {
     r"video-diffusion-pytorch .*Unet3D": "minivdm.parity_kinds.unet3d:compare",
     r"video-diffusion-pytorch .*building blocks": "minivdm.parity_kinds.unet3d_blocks:compare",
     r"diffusers .*Scheduler": "minivdm.parity_kinds.schedulers:compare",
+    r"Open-Sora v1\.2 .*discriminator\.py": "minivdm.parity_kinds.discriminators:compare_os12",
+    r"Open-Sora main .*discriminator\.py": "minivdm.parity_kinds.discriminators:compare_os2",
+    r"Open-Sora .*losses\.py": "minivdm.parity_kinds.vae_losses:compare",
     r"Open-Sora main .*autoencoder_2d": "minivdm.parity_kinds.autoencoder2d:compare",
 }
 
