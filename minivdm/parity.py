@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
     r"video-diffusion-pytorch .*Unet3D": "minivdm.parity_kinds.unet3d:compare",
     r"video-diffusion-pytorch .*building blocks": "minivdm.parity_kinds.unet3d_blocks:compare",
     r"diffusers .*Scheduler": "minivdm.parity_kinds.schedulers:compare",
+    r"Open-Sora .*ChannelChunkConv3d": "minivdm.parity_kinds.chunk_conv:compare",
     r"Open-Sora v1\.2 .*discriminator\.py": "minivdm.parity_kinds.discriminators:compare_os12",
     r"Open-Sora main .*discriminator\.py": "minivdm.parity_kinds.discriminators:compare_os2",
     r"Open-Sora .*losses\.py": "minivdm.parity_kinds.vae_losses:compare",

@@ -6,6 +6,14 @@ from minivdm.vae.autoencoder_kl import (
     autoencoder_from_upstream,
     autoencoder_to_diffusers,
 )
+from minivdm.vae.chunked_conv import CONV3D_NUMEL_LIMIT, ChannelChunkConv3D, chunk_convolutions
+from minivdm.vae.chunked_ops import (
+    PadConv3D,
+    chunked_avg_pool1d,
+    chunked_interpolate,
+    pad_for_conv3d,
+    pad_for_conv3d_kernel_3x3x3,
+)
 from minivdm.vae.discriminator import NLayerDiscriminator2D, NLayerDiscriminator3D, weights_init, weights_init_conv
 from minivdm.vae.distributions import DiagonalGaussianDistribution
 from minivdm.vae.losses import (
@@ -31,6 +39,8 @@ __all__ = [
     "AdversarialLoss",
     "AutoEncoder2D",
     "AutoEncoderConfig",
+    "CONV3D_NUMEL_LIMIT",
+    "ChannelChunkConv3D",
     "CombinedVAELoss",
     "DiagonalGaussianDistribution",
     "HIGH_RES",
@@ -39,6 +49,7 @@ __all__ = [
     "LeCam",
     "NLayerDiscriminator2D",
     "NLayerDiscriminator3D",
+    "PadConv3D",
     "StyleDiscriminator3D",
     "VAELoss",
     "VAELossTerms",
@@ -47,11 +58,16 @@ __all__ = [
     "autoencoder_from_diffusers",
     "autoencoder_from_upstream",
     "autoencoder_to_diffusers",
+    "chunk_convolutions",
+    "chunked_avg_pool1d",
+    "chunked_interpolate",
     "gradient_penalty",
     "hinge_d_loss",
     "l1",
     "l2",
     "measure_perplexity",
+    "pad_for_conv3d",
+    "pad_for_conv3d_kernel_3x3x3",
     "vanilla_d_loss",
     "weights_init",
     "weights_init_conv",
