@@ -1,6 +1,6 @@
 """Weights of other projects, in and out.
 
-For now: the `Unet3D` of lucidrains' video-diffusion-pytorch 0.7.0. Its modules are nested by how they were written
+First the `Unet3D` of lucidrains' video-diffusion-pytorch 0.7.0. Its modules are nested by how they were written
 (`downs.0.3.fn.fn.fn.to_qkv`: residual, pre-norm, rearrange, attention), ours by what they are
 (`down_levels.0.temporal_attention.to_qkv`), and its convolutions carry a time axis of length 1 that ours leave out.
 Both are pure renaming and reshaping, so the two functions are exact inverses.
@@ -16,6 +16,11 @@ from torch import Tensor
 from minivdm.denoisers.embeddings import rotary_frequencies
 from minivdm.denoisers.unet3d import Unet3D
 from minivdm.errors import UserError
+from minivdm.vae.autoencoder_kl import (  # noqa: F401  autoencoders are renamed where they live; found here too
+    autoencoder_from_diffusers,
+    autoencoder_from_upstream,
+    autoencoder_to_diffusers,
+)
 
 # How a tensor is laid out there and here, by what it is.
 SAME, CONV, PIXEL = None, ("o i 1 h w", "o i h w"), ("o i 1 1", "o i")
