@@ -71,6 +71,18 @@ def test_first_suspects(answer, text):
     assert text in message(DOUBLE, answer)
 
 
+def test_a_single_wrong_number_is_told_as_a_factor_or_a_difference():
+    total = make(lambda x: x.sum(), [ROW])
+    assert "your number is the expected one times 1/2." in message(total, lambda x: x.sum() / 2)
+    assert "your number is the expected one times 0.4." in message(total, lambda x: x.sum() * 0.4)
+    assert "your number is off by 995." in message(total, lambda x: x.sum() * 200)
+
+
+def test_factors_are_told_only_when_they_explain_every_number():
+    edge = make(lambda x: torch.nn.functional.pad(x, (0, 1)), [ROW])
+    assert "factor" not in message(edge, lambda x: torch.nn.functional.pad(x, (0, 1), value=3.0))
+
+
 def test_where_t_is_wrong():
     cases = [{"x": torch.ones(4, 3), "t": torch.tensor([3, 0, 2, 5])}]
     times_t = make(lambda x, t: x * (t[:, None] + 1.0), cases)
@@ -130,6 +142,7 @@ def test_changing_an_input_fails_and_names_it():
     verdict = examine(add, lambda x, y: y.add_(x))
     assert "changes its input `y` in place" in verdict.message and verdict.mistake == "changes an input"
     assert not examine(make(lambda x: x[None], [ROW]), lambda x: x.unsqueeze_(0)).passed
+    assert examine(make(lambda x: x.exp(), [ROW], gradients=("x",)), lambda x: x.exp_()).mistake == "changes an input"
     assert ROW["x"][0, 0] == 1  # the check works on copies
 
 

@@ -53,9 +53,19 @@ def value_suspect(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, An
     for pattern in patterns:
         for suspect in pattern(got, want, close, inputs):
             return suspect
+    if got.numel() == 1:
+        return _single(float(got), float(want))
     wrong = int((~close).sum())
     expected = f"expected values from {want.min():.4g} to {want.max():.4g}"
     return f"{wrong} of {got.numel()} numbers are off; {expected}, yours go from {got.min():.4g} to {got.max():.4g}."
+
+
+def _single(got: float, want: float) -> str:
+    """For one number no pattern can be seen; only how far it is off."""
+    if want == 0 or got == 0 or not 0.01 < abs(got / want) < 100:
+        return f"your number is off by {got - want:.4g}."
+    factor = next((text for value, text in FACTORS.items() if abs(got / want / value - 1) < 1e-3), f"{got / want:.4g}")
+    return f"your number is the expected one times {factor}."
 
 
 def _an_input(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
@@ -99,8 +109,8 @@ def _along_an_axis(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, A
 def _whole_function(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
     """The expectation times a constant, plus a constant, or under a simple function."""
     ratio = _ratio(got, want)
-    if ratio.numel() > 1 and _constant(ratio):
-        factor = float(ratio.mean())
+    factor = float(ratio.mean()) if ratio.numel() else 1.0
+    if ratio.numel() > 1 and _near(got, factor * want):
         named = next((text for value, text in FACTORS.items() if abs(factor / value - 1) < 1e-3), f"{factor:.4g}")
         yield f"you are off by the same factor everywhere, {named}."
     if got.numel() > 2 and _constant(got - want):
@@ -108,7 +118,7 @@ def _whole_function(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, 
     for text, function in FUNCTIONS.items():
         if got.numel() > 1 and _near(got, function(want)):
             yield f"your answer is {text}."
-    if _near(got.clamp(float(want.min()), float(want.max())), want):
+    if got.numel() > 1 and _near(got.clamp(float(want.min()), float(want.max())), want):
         yield f"values beyond {want.min():.4g} … {want.max():.4g} should have been cut off."
 
 
@@ -153,10 +163,14 @@ def _shuffled(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) 
 
 def _per_sample(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
     if got.ndim > 1 and len(got) > 1:
-        ratios = [_ratio(one_got, one_want) for one_got, one_want in zip(got, want, strict=True)]
-        if all(ratio.numel() > 1 and _constant(ratio) for ratio in ratios):
-            listed = ", ".join(f"{float(ratio.mean()):.4g}" for ratio in ratios[:4])
-            yield f"each sample is off by a factor of its own ({listed}): look at the coefficient that depends on t."
+        factors = []
+        for one_got, one_want in zip(got, want, strict=True):
+            ratio = _ratio(one_got, one_want)
+            if ratio.numel() < 2 or not _near(one_got, ratio.mean() * one_want):
+                return
+            factors.append(float(ratio.mean()))
+        listed = ", ".join(f"{factor:.4g}" for factor in factors[:4])
+        yield f"each sample is off by a factor of its own ({listed}): look at the coefficient that depends on t."
 
 
 def _ratio(got: Tensor, want: Tensor) -> Tensor:

@@ -41,10 +41,10 @@ def latent_scale(latents: Tensor) -> float:
     return 1 / float(latents.std())
 
 
-def psnr_lit(x: Tensor, x_rec: Tensor, threshold: float) -> Tensor:
+def psnr_lit(x: Tensor, x_rec: Tensor, threshold: float) -> float:
     lit = x.amax(dim=1) > threshold  # a pixel shines when any of its colours does
     error = ((x - x_rec) ** 2).mean(dim=1)[lit].mean()
-    return 10 * torch.log10(4 / error)  # black and white are 2 apart in [−1, 1]
+    return 10 * float(torch.log10(4 / error))  # black and white are 2 apart in [−1, 1]
 
 
 def _reparameterize_cases(g: torch.Generator) -> list[Case]:
@@ -126,15 +126,17 @@ def _latent_cases(g: torch.Generator) -> list[Case]:
 
 
 def _psnr_cases(g: torch.Generator) -> list[Case]:
-    """A night sky: one pixel in three shines, often in one colour only, and dark pixels are easy to rebuild."""
+    """A night sky: one pixel in three shines, often in one colour only; the others glimmer and are easy to rebuild."""
 
     def case(shape: tuple[int, ...], threshold: float, note: str, **dtype: torch.dtype) -> Case:
         pixels = (shape[0], 1, *shape[2:])
         lit = uniform(g, 0, 1, *pixels) < 0.35
         colour = uniform(g, 0, 1, *shape) < 0.5
-        x = torch.where(lit & colour, uniform(g, threshold + 0.1, 1, *shape, **dtype), -torch.ones(shape, **dtype))
+        night = uniform(g, -1, 0.9 * threshold - 0.1, *shape, **dtype)
+        x = torch.where(lit & colour, uniform(g, threshold + 0.03, 1, *shape, **dtype), night)
         faults = uniform(g, 0.1, 0.5, shape[0], *[1] * (len(shape) - 1), **dtype)
         x_rec = x + faults * randn(g, *shape, **dtype) * torch.where(lit, 1.0, 0.2)
+        x_rec = torch.where(lit & (uniform(g, 0, 1, *pixels) < 0.2), -torch.ones_like(x), x_rec)  # sparks lost
         return Case({"x": x, "x_rec": x_rec, "threshold": threshold}, note)
 
     return [
