@@ -41,6 +41,9 @@ KINDS: dict[str, str] = {
     r"Open-Sora v1\.2 .*discriminator\.py": "minivdm.parity_kinds.discriminators:compare_os12",
     r"Open-Sora main .*discriminator\.py": "minivdm.parity_kinds.discriminators:compare_os2",
     r"Open-Sora .*losses\.py": "minivdm.parity_kinds.vae_losses:compare",
+    r"Open-Sora v1.2 .*CausalConv3d": "minivdm.parity_kinds.temporal_vae:compare_convolutions",
+    r"Open-Sora v1.2 .*VAE_Temporal": "minivdm.parity_kinds.temporal_vae:compare_temporal",
+    r"Open-Sora v1.2 .*VideoAutoencoderPipeline": "minivdm.parity_kinds.temporal_vae:compare_pipeline",
     r"Open-Sora main .*autoencoder_2d": "minivdm.parity_kinds.autoencoder2d:compare",
 }
 

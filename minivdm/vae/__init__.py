@@ -6,6 +6,7 @@ from minivdm.vae.autoencoder_kl import (
     autoencoder_from_upstream,
     autoencoder_to_diffusers,
 )
+from minivdm.vae.causal_conv import CausalConv3d, pad_at_dim
 from minivdm.vae.chunked_conv import CONV3D_NUMEL_LIMIT, ChannelChunkConv3D, chunk_convolutions
 from minivdm.vae.chunked_ops import (
     PadConv3D,
@@ -33,13 +34,18 @@ from minivdm.vae.losses import (
     wgan_d_loss,
 )
 from minivdm.vae.lpips import LPIPS
+from minivdm.vae.open_sora import video_autoencoder_from_opensora
+from minivdm.vae.pieces import latent_frames
 from minivdm.vae.style_discriminator import StyleDiscriminator3D
+from minivdm.vae.temporal import VAE_TEMPORAL_SD, TemporalVAE, TemporalVAEConfig, depth_to_time
+from minivdm.vae.video import VideoAutoencoder
 
 __all__ = [
     "AdversarialLoss",
     "AutoEncoder2D",
     "AutoEncoderConfig",
     "CONV3D_NUMEL_LIMIT",
+    "CausalConv3d",
     "ChannelChunkConv3D",
     "CombinedVAELoss",
     "DiagonalGaussianDistribution",
@@ -51,8 +57,12 @@ __all__ = [
     "NLayerDiscriminator3D",
     "PadConv3D",
     "StyleDiscriminator3D",
+    "TemporalVAE",
+    "TemporalVAEConfig",
     "VAELoss",
     "VAELossTerms",
+    "VAE_TEMPORAL_SD",
+    "VideoAutoencoder",
     "adaptive_weight",
     "adopt_weight",
     "autoencoder_from_diffusers",
@@ -61,14 +71,18 @@ __all__ = [
     "chunk_convolutions",
     "chunked_avg_pool1d",
     "chunked_interpolate",
+    "depth_to_time",
     "gradient_penalty",
     "hinge_d_loss",
     "l1",
     "l2",
+    "latent_frames",
     "measure_perplexity",
+    "pad_at_dim",
     "pad_for_conv3d",
     "pad_for_conv3d_kernel_3x3x3",
     "vanilla_d_loss",
+    "video_autoencoder_from_opensora",
     "weights_init",
     "weights_init_conv",
     "wgan_d_loss",

@@ -15,15 +15,26 @@ def latent_frames(num_frames: int, factor: int) -> int:
     return -(-num_frames // factor)
 
 
-def frame_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise shaped like a clip (B, C, T, H, W), drawn frame after frame.
+class FrameNoise:
+    """Hands out the noise for one stretch of frames after another: cut from a given one, or drawn.
 
-    So the first frames of a long clip get the same noise as a short clip, and as a piece of the long one.
+    noise (B, C, T, H, W) for the whole clip, or None to draw it from `generator`, frame after frame: so the first
+    frames of a long clip get the same noise as a short clip, and as a piece of the long one.
     """
-    device = like.device if generator is None else generator.device
-    batch, channels, frames, *size = like.shape
-    drawn = [torch.randn(batch, channels, *size, generator=generator, device=device) for _ in range(frames)]
-    return torch.stack(drawn, dim=2).to(like)
+
+    def __init__(self, noise: Tensor | None = None, generator: torch.Generator | None = None):
+        self.noise, self.generator, self.done = noise, generator, 0
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """The noise for the next frames, shaped like them: (B, C, t, H, W)."""
+        batch, channels, frames, *size = like.shape
+        start, self.done = self.done, self.done + frames
+        if self.noise is not None:
+            return self.noise[:, :, start : self.done]
+        device = like.device if self.generator is None else self.generator.device
+        shape = (batch, channels, *size)
+        drawn = [torch.randn(shape, generator=self.generator, device=device) for _ in range(frames)]
+        return torch.stack(drawn, dim=2).to(like)
 
 
 def collect(
@@ -32,7 +43,7 @@ def collect(
     """Hand on the frames of a stream in pieces of other lengths: `first + then · n`, later `then · n` frames, n >= 0.
 
     pieces (B, C, t, H, W); whatever has arrived is handed on as soon as it fills a length that is allowed. Frames left
-    over wait for the next piece. Raises UserError when more or fewer than `total` frames come.
+    over wait for the next piece, or come last. Raises UserError when more or fewer than `total` frames come.
     """
     waiting, seen, least = None, 0, first
     for piece in pieces:
@@ -47,5 +58,7 @@ def collect(
             ready -= (ready - least) % then
             yield waiting[:, :, :ready]
             waiting, least = waiting[:, :, ready:], then
+    if waiting is not None and waiting.shape[2]:
+        yield waiting
     if seen < total:
         raise UserError(f"the stream ended after {seen} {what}: expected {total}, as num_frames says")
