@@ -46,16 +46,16 @@ def data(argv: list[str]) -> None:
 def train(argv: list[str]) -> None:
     """train a model; any setting of a preset can follow, such as --training.steps 500"""
     parser = _parser("train", train)
-    parser.add_argument("task", choices=["unet3d"], help="what to train")
+    parser.add_argument("task", choices=["unet3d", "vae2d", "temporal_vae"], help="what to train")
     parser.add_argument("--preset", help="settings to start from: toy, small, fireworks_a6000 (default: toy)")
     parser.add_argument("--data", help="folder of GIF, MP4 or WebP clips (default: fireworks rendered in memory)")
     parser.add_argument("--run", type=Path, help="folder that keeps the run (default: runs/TASK-PRESET)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
     options, rest = parser.parse_known_args(argv)
     from minivdm.config import load_config, load_preset, parse_overrides
-    from minivdm.text.words import BagOfWords
+    from minivdm.training.start import describe, make_task
+    from minivdm.training.trainer import Trainer
 
-    words = None
     overrides = parse_overrides(rest) | ({"data.folder": options.data} if options.data else {})
     run = options.run or Path("runs") / f"{options.task}-{options.preset or 'toy'}"
     if options.resume:
@@ -64,26 +64,15 @@ def train(argv: list[str]) -> None:
                 f"nothing to resume: {run} holds no run; start one without --resume, or give its folder with --run"
             )
         config = load_config(run / "config.yaml", overrides)
-        words = BagOfWords.load(run / "vocabulary.json")  # the run's own, even when the folder has new captions
-        if options.preset not in (None, config.preset):
-            raise UserError(
-                f"{run} was trained with --preset {config.preset}, not {options.preset}; leave --preset out"
-            )
+        for name, given, trained in (("preset", options.preset, config.preset), ("task", options.task, config.task)):
+            if given not in (None, trained):
+                raise UserError(f"{run} was trained with {name} {trained}, not {given}; say {trained}")
     else:
-        config = load_preset(options.preset or "toy", overrides)
-    from minivdm.training.tasks import NoisePredictionTask
-    from minivdm.training.trainer import Trainer
-
-    task = NoisePredictionTask(config, words=words)
+        config = load_preset(options.preset or "toy", overrides, task=options.task)
+    task = make_task(config, run if options.resume else None)
     trainer = Trainer(task, config, run, resume=options.resume)
     if trainer.is_main:
-        parameters = sum(parameter.numel() for parameter in task.model.parameters())
-        captions = f"captions heard as {task.words.dim} words" if task.words.dim else "no captions"
-        where = f"{trainer.accelerator.device.type}, {config.training.precision}"
-        print(
-            f"{parameters:,} parameters, {len(task.dataset):,} clips, {captions}, {where}, "
-            f"step {trainer.step} of {config.training.steps}"
-        )
+        print(describe(task, trainer))
     trainer.run()
     if trainer.is_main:
         print(f"done: checkpoints, samples, loss.png and metrics.jsonl are in {run}")

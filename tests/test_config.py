@@ -10,23 +10,45 @@ from minivdm.config import Config, load_config, load_preset, parse_overrides, pr
 from minivdm.errors import UserError
 
 
+def _raw(name):
+    return yaml.safe_load((configuration.PRESETS / f"{name}.yaml").read_text())
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads_and_states_only_its_difference(name):
-    base = configuration._flatten(yaml.safe_load((configuration.PRESETS / "base.yaml").read_text()))
-    own = configuration._flatten(yaml.safe_load((configuration.PRESETS / f"{name}.yaml").read_text()))
+    base, own = configuration._read_preset("base", ""), configuration._read_preset(name, "")
     assert load_preset(name).preset == name
     assert set(own) <= set(base)
     assert [key for key in own if own[key] == base[key]] == []
 
 
+@pytest.mark.parametrize("name", [name for name in preset_names() if "tasks" in _raw(name)])
+def test_a_task_states_only_its_difference_from_its_preset(name):
+    general = configuration._read_preset("base", "") | configuration._read_preset(name, "")
+    for task, differences in _raw(name)["tasks"].items():
+        assert load_preset(name, task=task).task == task
+        flat = configuration._flatten(differences)
+        assert set(flat) <= set(general)
+        assert [key for key in flat if flat[key] == general[key]] == []
+
+
 def test_base_names_every_field():
-    base = configuration._flatten(yaml.safe_load((configuration.PRESETS / "base.yaml").read_text()))
+    base = configuration._read_preset("base", "")
     fields = {
         f"{group.name}.{leaf.name}" if leaf else group.name
         for group in dataclasses.fields(Config)
         for leaf in (dataclasses.fields(group.type) if dataclasses.is_dataclass(group.type) else [None])
     }
     assert set(base) | {"preset"} == fields
+
+
+def test_a_saved_configuration_from_before_a_group_existed_still_loads(tmp_path):
+    load_preset("toy", {"training.steps": 7}).save(tmp_path / "config.yaml")
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del saved["vae2d"], saved["task"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    config = load_config(tmp_path / "config.yaml")
+    assert (config.task, config.training.steps, config.vae2d.ch) == ("unet3d", 7, 128)
 
 
 def test_the_a6000_run_is_the_one_of_the_source_document():

@@ -6,6 +6,7 @@ from its beginning, always gets the generator seeded by (seed, stream, k). The s
 over several processes, because k counts clips and not batches.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterator
 
@@ -20,6 +21,17 @@ STREAMS = {"noise": 0, "order": 1, "sample": 2}
 def stream_seed(seed: int, stream: str, counter: int) -> int:
     """The seed of draw number `counter` of a stream (a key of STREAMS)."""
     return derive_seed(seed, STREAMS[stream], counter)
+
+
+@contextlib.contextmanager
+def seeded_modules(seed: int) -> Iterator[None]:
+    """Build modules inside: their initialisers know no generator, so the global one is seeded, and put back after."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def clip_order(num_clips: int, seed: int, first: int, count: int) -> list[tuple[int, int]]:

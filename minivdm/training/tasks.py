@@ -17,24 +17,34 @@ from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
 from minivdm.pipelines import UnetPipeline
 from minivdm.text.words import BagOfWords
+from minivdm.training.randomness import seeded_modules
 
 
 class Task(Protocol):
     """The contract between the Trainer and what it trains."""
 
+    name: str  # as in `minivdm train NAME`
     model: nn.Module
     dataset: Dataset
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
-        """Loss of every clip, (B,). `seeds` has one seed per clip: all randomness comes from them."""
+        """Loss of every clip, (B,), or their mean. `seeds` has one seed per clip: all randomness comes from them."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers of the last batch, for the log."""
+        ...
+
+    def alarm(self) -> str | None:
+        """What goes wrong in this training, in one line, or None."""
         ...
 
     def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
         """Clips (B, 3, T, H, W) in [-1, 1] and a label for each."""
         ...
 
-    def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write what a pipeline needs beside the weights."""
+    def save(self, folder: Path) -> None:
+        """Write what is needed beside the weights to use the model."""
         ...
 
 
@@ -56,17 +66,15 @@ class NoisePredictionTask:
     The network hears the captions as a bag of words, when the data has captions and `unet3d.captions` is on.
     """
 
+    name = "unet3d"
+
     def __init__(self, config: Config, dataset: Dataset | None = None, words: BagOfWords | None = None):
         """`dataset` is by default what the configuration names, `words` the words of its captions."""
         self.config = config
         self.dataset = make_dataset(config) if dataset is None else dataset
         self.words = words or BagOfWords.from_captions(self.dataset.captions() if config.unet3d.captions else [])
-        generator_state = torch.get_rng_state()
-        torch.manual_seed(
-            config.seed
-        )  # nn.Module initialisers know no generator: seed the global one, then put it back
-        self.pipeline = UnetPipeline.from_config(config, self.words)
-        torch.set_rng_state(generator_state)
+        with seeded_modules(config.seed):
+            self.pipeline = UnetPipeline.from_config(config, self.words)
         self.model = self.pipeline.unet
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
@@ -92,6 +100,14 @@ class NoisePredictionTask:
             generator = torch.Generator(device).manual_seed(seed)
         return t, drop, focus, torch.randn(shape, generator=generator, device=device)
 
+    def metrics(self) -> dict[str, float]:
+        """The loss says it all."""
+        return {}
+
+    def alarm(self) -> str | None:
+        """Nothing that the Trainer does not notice by itself."""
+        return None
+
     def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
         """`sampling.clips` clips from `model`, with captions taken from the data."""
         count = self.config.sampling.clips
@@ -105,8 +121,9 @@ class NoisePredictionTask:
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack clips into a batch; captions stay a list of strings."""
-    return {"video": torch.stack([item["video"] for item in items]), "caption": [item["caption"] for item in items]}
+    """Stack clips, and their latents where they have any, into a batch; captions stay a list of strings."""
+    tensors = {name: torch.stack([item[name] for item in items]) for name in ("video", "latents") if name in items[0]}
+    return tensors | {"caption": [item["caption"] for item in items]}
 
 
 def tile(videos: Tensor, columns: int = 4) -> Tensor:

@@ -64,13 +64,12 @@ class Trainer:
                 f"training.batch_size {training.batch_size} cannot be shared by {world} processes; "
                 f"use {training.batch_size // world * world + world}"
             )
-        optimizer = torch.optim.Adam(
-            task.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), foreach=True
-        )
+        weights = [weight for weight in task.model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.Adam(weights, lr=training.learning_rate, betas=(0.9, 0.99), foreach=True)
         self.model, self.optimizer = self.accelerator.prepare(task.model, optimizer)
         self.ema = EMA(self._unwrapped, training.ema_decay)
         self.step, self._loss_sum, self._loss_count = 0, 0.0, 0
-        self._stop = False
+        self._stop, self._alarm = False, None
         if resume:
             self._load()
 
@@ -119,7 +118,9 @@ class Trainer:
                         "gradient_norm": gradient_norm,
                         "clips_per_second": round(speed, 2),
                     }
+                    row |= self.task.metrics()
                     self._loss_sum, self._loss_count = 0.0, 0
+                    self._ring(bar)
                     bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed:.0f} clips/s")
                     if writer:
                         self._log(writer, row)
@@ -130,7 +131,7 @@ class Trainer:
                 if self._stop and self.step < training.steps:
                     raise Interrupted(
                         f"stopped after step {self.step}, saved in {self.run_dir}; go on with: "
-                        f"minivdm train unet3d --run {self.run_dir} --resume"
+                        f"minivdm train {self.task.name} --run {self.run_dir} --resume"
                     )
         if writer:
             writer.close()
@@ -218,7 +219,9 @@ class Trainer:
             multiprocessing_context="spawn" if workers else None,
         )
         for number, batch in enumerate(loader, start=sampler.first):
-            batch["video"] = batch["video"].to(accelerator.device, non_blocking=True)
+            for name, part in batch.items():
+                if isinstance(part, torch.Tensor):
+                    batch[name] = part.to(accelerator.device, non_blocking=True)
             yield batch, [stream_seed(self.config.seed, "noise", counter) for counter in sampler.counters(number)]
 
     def _milestone(self, writer: SummaryWriter | None) -> None:
@@ -231,6 +234,13 @@ class Trainer:
         folder.mkdir(exist_ok=True)
         write_video(folder / f"step-{self.step:08d}.gif", tile(videos.cpu()), fps=self.config.data.fps)
         loss_curve(self.run_dir / "metrics.jsonl", self.run_dir / "loss.png")
+
+    def _ring(self, bar: tqdm) -> None:
+        """Say what goes wrong, once."""
+        alarm = self.task.alarm()
+        if alarm and not self._alarm and self.is_main:
+            bar.write(f"step {self.step}: {alarm}")
+        self._alarm = alarm
 
     def _load(self) -> None:
         folder, state, damaged = load_newest(self.run_dir)

@@ -1,0 +1,208 @@
+"""The settings of a run as dataclasses, and the values that cannot work.
+
+`presets/base.yaml` holds every default; `config.py` reads the files and fills these.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from minivdm.errors import UserError
+from minivdm.vae.autoencoder2d import AutoEncoderConfig
+from minivdm.vae.temporal import TemporalVAEConfig
+
+
+@dataclass
+class DataConfig:
+    """Where clips come from and what shape they are given."""
+
+    folder: str | None  # your own GIFs, MP4s or WebPs; None renders fireworks in memory
+    clips: int  # how many fireworks are rendered when there is no folder
+    level: Literal["single", "scene"]
+    size: int  # height and width in pixels
+    frames: int
+    fit: Literal["cut", "stride", "loop", "repeat"]  # what to do with clips of another length
+    flip: bool  # mirror half of the clips (all frames of a clip together)
+    fps: float  # speed at which samples are written
+    workers: int  # processes that decode clips beside the training
+
+
+@dataclass
+class Unet3DConfig:
+    """Arguments of `denoisers.Unet3D`, what is folded around it, and whether it listens to the captions."""
+
+    dim: int
+    dim_mults: tuple[int, ...]
+    channels: int
+    patch: int  # squares of patch x patch pixels are folded into channels: 2 makes every layer four times cheaper
+    attn_heads: int
+    attn_dim_head: int
+    spatial_dim_head: int
+    init_dim: int | None
+    init_kernel_size: int
+    use_sparse_linear_attn: bool
+    gradient_checkpointing: bool
+    captions: bool  # condition on the words of the captions, where the data has captions
+
+
+@dataclass
+class DiffusionConfig:
+    """The noising process and what the network is asked for."""
+
+    num_steps: int
+    schedule: Literal["linear", "cosine", "scaled_linear"]
+    prediction: Literal["noise", "x0", "v"]
+    loss: Literal["l1", "l2"]
+    threshold: Literal["static", "dynamic"] | None
+    shift_factor: float  # clips x are noised as (x - shift_factor) * scale_factor
+    scale_factor: float
+
+
+@dataclass
+class VaeLossConfig:
+    """What a VAE is trained for: see `training.vae_tasks`."""
+
+    lit: float  # how many times a lit pixel counts: an empty sky is easy, and most of every clip
+    perceptual: float  # weight of LPIPS
+    perceptual_trunk: Literal["fireworks", "vgg16"]
+    kl: float
+    frames_per_clip: int  # vae2d: pictures taken from each clip of a batch
+    images: float  # temporal_vae: share of batches that are single pictures; the others have any length from 2 on
+    vae2d: str | None  # temporal_vae: the 2D VAE below, a run folder, a folder with weights, or "toy"
+    critic: Literal["hinge", "vanilla", "wgan"] | None
+    critic_weight: float  # times the adaptive weight
+    critic_penalty: float  # weight of the gradient penalty
+    critic_width: int
+    critic_layers: int
+    plateau_steps: int  # the critic is switched on when the reconstruction gained less than `plateau_gain`
+    plateau_gain: float  # over that many steps, as a share of itself
+
+
+@dataclass
+class TrainingConfig:
+    """One optimiser step is `accumulate` batches of `batch_size` clips, whatever the number of processes."""
+
+    steps: int
+    batch_size: int
+    accumulate: int
+    learning_rate: float
+    warmup: int  # steps over which the learning rate rises from 0
+    decay_from: float  # fraction of `steps` after which the learning rate falls to 0 along a cosine
+    clip_grad: float  # largest gradient norm
+    ema_decay: float
+    null_cond_prob: float  # how often a caption is dropped, so that guidance has something to compare with
+    prob_focus_present: float  # how often a clip is learnt as unrelated pictures
+    precision: Literal["fp32", "bf16", "fp16"]
+    log_every: int
+    milestone_every: int  # a checkpoint, sample clips and the loss curve
+    keep_checkpoints: int
+
+
+@dataclass
+class SamplingConfig:
+    """How clips are drawn from the trained network."""
+
+    method: Literal["ddpm", "ddim", "dpmpp"]
+    steps: int
+    eta: float
+    guidance: float
+    clips: int  # at milestones
+
+
+@dataclass
+class Config:
+    """Everything a run needs to be repeated exactly."""
+
+    preset: str
+    task: Literal["unet3d", "vae2d", "temporal_vae"]
+    seed: int
+    data: DataConfig
+    unet3d: Unet3DConfig
+    vae2d: AutoEncoderConfig
+    temporal_vae: TemporalVAEConfig
+    vae_loss: VaeLossConfig
+    diffusion: DiffusionConfig
+    training: TrainingConfig
+    sampling: SamplingConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dict: what `config.yaml` of a run folder holds."""
+        return _without_tuples(dataclasses.asdict(self))
+
+    def save(self, path: Path) -> None:
+        """Write the whole configuration as YAML."""
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def check(config: Config) -> None:
+    """Values that have the right type and still cannot work."""
+    positive = {
+        "data.clips": config.data.clips,
+        "data.size": config.data.size,
+        "data.frames": config.data.frames,
+        "data.fps": config.data.fps,
+        "unet3d.dim": config.unet3d.dim,
+        "unet3d.patch": config.unet3d.patch,
+        "unet3d.attn_heads": config.unet3d.attn_heads,
+        "training.steps": config.training.steps,
+        "training.batch_size": config.training.batch_size,
+        "training.accumulate": config.training.accumulate,
+        "training.learning_rate": config.training.learning_rate,
+        "training.clip_grad": config.training.clip_grad,
+        "training.log_every": config.training.log_every,
+        "training.milestone_every": config.training.milestone_every,
+        "sampling.clips": config.sampling.clips,
+        "diffusion.scale_factor": config.diffusion.scale_factor,
+        "vae_loss.lit": config.vae_loss.lit,
+        "vae_loss.frames_per_clip": config.vae_loss.frames_per_clip,
+        "vae_loss.plateau_steps": config.vae_loss.plateau_steps,
+        "training.keep_checkpoints": config.training.keep_checkpoints,
+        "diffusion.num_steps": config.diffusion.num_steps,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise UserError(f"setting {name} is {value}; expected a number above 0")
+    shares = {
+        "training.ema_decay": config.training.ema_decay,
+        "training.null_cond_prob": config.training.null_cond_prob,
+        "training.prob_focus_present": config.training.prob_focus_present,
+        "training.decay_from": config.training.decay_from,
+        "sampling.eta": config.sampling.eta,
+        "vae_loss.images": config.vae_loss.images,
+    }
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"setting {name} is {value}; expected a share from 0 to 1")
+    if config.task == "unet3d":
+        patch = config.unet3d.patch
+        reason = f"the {len(config.unet3d.dim_mults)} levels of unet3d.dim_mults and unet3d.patch {patch} need"
+        _check_size(config.data.size, 2 ** (len(config.unet3d.dim_mults) - 1) * patch, reason)
+    if config.task == "vae2d":
+        reason = f"the {len(config.vae2d.ch_mult)} levels of vae2d.ch_mult need"
+        _check_size(config.data.size, 2 ** (len(config.vae2d.ch_mult) - 1), reason)
+    if not 1 <= config.sampling.steps <= config.diffusion.num_steps:
+        most = config.diffusion.num_steps
+        raise UserError(f"sampling.steps is {config.sampling.steps}; expected 1 to diffusion.num_steps = {most}")
+    if config.unet3d.init_kernel_size % 2 == 0:
+        raise UserError(
+            f"unet3d.init_kernel_size is {config.unet3d.init_kernel_size}; expected an odd number, so that the "
+            f"padding is the same on both sides: {config.unet3d.init_kernel_size + 1}"
+        )
+
+
+def _check_size(size: int, factor: int, reason: str) -> None:
+    if size % factor:
+        down = max(factor, size // factor * factor)
+        raise UserError(
+            f"data.size {size} is not divisible by {factor}, which {reason}; use {down} or {down + factor}"
+        )
+
+
+def _without_tuples(value: Any) -> Any:
+    """YAML has lists only."""
+    if isinstance(value, dict):
+        return {name: _without_tuples(part) for name, part in value.items()}
+    return [_without_tuples(part) for part in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,70 @@
+"""Latents of a data set, computed once: a frozen 2D VAE need not look at the same clip in every epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from minivdm.config import load_config
+from minivdm.errors import UserError
+from minivdm.paths import checkpoint_dir
+from minivdm.training.checkpoint import load_newest, read_tensors
+from minivdm.vae.autoencoder2d import AutoEncoder2D
+
+BLOCK = 16  # clips encoded at once
+
+
+def find_vae2d(source: str | None) -> AutoEncoder2D:
+    """A trained 2D VAE: "toy", a run folder of `minivdm train vae2d`, or a folder of `save_pretrained`.
+
+    Raises UserError when it is none of these.
+    """
+    if source is None:
+        raise UserError(
+            "a temporal VAE stands on a 2D VAE: train one with `minivdm train vae2d` and give its run with "
+            "--vae_loss.vae2d RUN, or take the shipped one with --vae_loss.vae2d toy"
+        )
+    folder = checkpoint_dir("toy/vae2d") if source == "toy" else Path(source)
+    if (folder / "checkpoints").is_dir():
+        newest = load_newest(folder)[0]
+        vae = AutoEncoder2D(load_config(folder / "config.yaml").vae2d)
+        weights = read_tensors(newest / "ema.safetensors")
+        vae.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")})
+    elif (folder / "config.json").is_file():
+        vae = AutoEncoder2D.from_pretrained(folder)
+    else:
+        raise UserError(f"no 2D VAE in {folder}; expected a run of `minivdm train vae2d`, or config.json with weights")
+    return vae.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_frames(vae: AutoEncoder2D, video: Tensor) -> Tensor:
+    """Latents (B, C, T, h, w) of clips (B, 3, T, H, W): the most probable ones, so that every epoch sees the same."""
+    return vae.encode(video, sample=False)
+
+
+class LatentClips(Dataset):
+    """A data set whose items have "latents" (C, T, h, w) beside what they had.
+
+    They are computed at the beginning, and kept in memory in single precision.
+    """
+
+    def __init__(self, dataset: Dataset, vae: AutoEncoder2D, device: torch.device | str = "cpu"):
+        self.dataset = dataset
+        vae = vae.to(device)
+        parts = []
+        starts = range(0, len(dataset), BLOCK)
+        for start in tqdm(starts, desc=f"encoding {len(dataset)} clips", delay=1, leave=False):
+            clips = [dataset[index]["video"] for index in range(start, min(start + BLOCK, len(dataset)))]
+            parts.append(encode_frames(vae, torch.stack(clips).to(device)).cpu())
+        self.latents = torch.cat(parts)
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, which: int | tuple[int, int]) -> dict[str, Any]:
+        index = which[0] if isinstance(which, tuple) else which
+        return self.dataset[which] | {"latents": self.latents[index]}

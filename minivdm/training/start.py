@@ -1,0 +1,29 @@
+"""The task that a configuration names, and a line about it."""
+
+from pathlib import Path
+
+from minivdm.config import Config
+from minivdm.text.words import BagOfWords
+from minivdm.training.tasks import NoisePredictionTask, Task
+from minivdm.training.temporal_vae_task import TemporalVaeTask
+from minivdm.training.trainer import Trainer
+from minivdm.training.vae2d_task import Vae2dTask
+
+
+def make_task(config: Config, run: Path | None = None) -> Task:
+    """The task of a configuration. With `run`, a folder to resume, its own vocabulary is taken."""
+    if config.task == "unet3d":
+        return NoisePredictionTask(config, words=BagOfWords.load(run / "vocabulary.json") if run else None)
+    return {"vae2d": Vae2dTask, "temporal_vae": TemporalVaeTask}[config.task](config)
+
+
+def describe(task: Task, trainer: Trainer) -> str:
+    """What is about to be trained, on what, where."""
+    parameters = sum(weight.numel() for weight in task.model.parameters() if weight.requires_grad)
+    words = task.words.dim if isinstance(task, NoisePredictionTask) else None
+    captions = "" if words is None else f"captions heard as {words} words, " if words else "no captions, "
+    where = f"{trainer.accelerator.device.type}, {trainer.config.training.precision}"
+    return (
+        f"{parameters:,} parameters, {len(task.dataset):,} clips, {captions}{where}, "
+        f"step {trainer.step} of {trainer.config.training.steps}"
+    )
