@@ -16,6 +16,9 @@ REQUIRED = """
 01.linear_betas 01.cosine_betas 01.alphas_cumprod 01.noise_one_step 01.snr 01.gaussian_kl
 02.extract 02.q_sample 02.predict_x0 02.q_posterior 02.p_sample 02.ddim_step
 03.reparameterize 03.kl_to_standard_normal 03.spatial_attention 03.latent_scale 03.downsample_pad 03.nll
+05.conv3d_output_numel 05.num_chunks 05.chunked_conv3d 05.pad_3x3x3 05.row_parallel_conv3d
+06.hinge_d_loss 06.vanilla_d_loss 06.wgan_d_loss 06.gradient_penalty 06.adopt_weight 06.adaptive_weight
+06.receptive_field 06.perplexity
 07.sinusoidal_embedding 07.film 07.temporal_attention 07.relative_position_bucket 07.rotate 07.guided
 07.focus_present_mask 07.ema_update
 """.split()
@@ -66,6 +69,8 @@ def test_other_algebra_passes(exercise):
 @pytest.mark.parametrize("dtype", [torch.float64, None], ids=["float64", "as given"])
 def test_other_dtype_passes(exercise, dtype):
     """The reference in the dtype of its inputs (float32 rounding), and in float64 whatever the inputs are."""
+    if dtype and exercise.id == "06.adaptive_weight":
+        return  # no loss hangs on a converted copy of a layer
 
     def answer(*args):
         return exercise.reference(*(converted(arg) for arg in args))
@@ -133,7 +138,7 @@ def test_answers_that_break_the_common_rules_fail(exercise):
         out = reference(*args)
         tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
         if tensors:
-            tensors[-1].zero_()
+            tensors[-1].data.zero_()  # torch itself would refuse to change a layer's weight
         return out
 
     case = exercise.cases(torch.Generator().manual_seed(0))[0]

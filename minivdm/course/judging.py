@@ -5,6 +5,7 @@ a private generator; the learner's own error; the first suspect.
 """
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,12 @@ _RANDOM_MESSAGE = (
     "rolled its own dice?"
 )
 
+_GENERATOR_MESSAGE = (
+    "Your function takes its random numbers from the state that everybody shares, and so changes what is drawn after "
+    "it. Give it a generator of its own: `torch.randn(shape, generator=torch.Generator().manual_seed(0))`.\nThink: "
+    "would a training run be the same with and without a call to your function in the middle?"
+)
+
 
 def _side_effect(exercise: Exercise, outcomes: list[Outcome]) -> Verdict | None:
     """In-place changes and moved random states fail whatever the value is."""
@@ -64,7 +71,8 @@ def _side_effect(exercise: Exercise, outcomes: list[Outcome]) -> Verdict | None:
         return _fail(exercise, f"{text} {advice}\nThink: {question}", "changes an input")
     moved = list(dict.fromkeys(name for outcome in outcomes for name in outcome.moved_random_state))
     if moved:
-        text = f"{_RANDOM_MESSAGE}\n(The global random state of {' and '.join(moved)} moved during the call.)"
+        told = _GENERATOR_MESSAGE if exercise.makes_inputs else _RANDOM_MESSAGE
+        text = f"{told}\n(The global random state of {' and '.join(moved)} moved during the call.)"
         return _fail(exercise, text, "draws its own noise")
     return None
 
@@ -102,7 +110,7 @@ def _gives_the_same(
     for case, outcome, problem in zip(cases, outcomes, problems, strict=True):
         wrong = call(mistake.wrong, case.args, exercise.gradients, case.tie)
         if wrong.error is not None or outcome.error is not None:
-            if type(wrong.error) is not type(outcome.error):
+            if _what(wrong.error) != _what(outcome.error):
                 return False
         elif not agree(outcome.value, wrong.value, tolerance):
             return False
@@ -112,6 +120,11 @@ def _gives_the_same(
         if exercise.rule and _kind(problem) != _kind(_problem(exercise, mistake.wrong, case, wrong)):
             return False
     return True
+
+
+def _what(error: BaseException | None) -> tuple[type, str]:
+    """The kind of an error. RuntimeError is torch's word for everything: its message counts, without sizes."""
+    return type(error), re.sub(r"\d+", "", str(error)) if type(error) is RuntimeError else ""
 
 
 def _kind(problem: Problem | None) -> str | None:
