@@ -35,7 +35,9 @@ from minivdm.vae.losses import (
 )
 from minivdm.vae.lpips import LPIPS
 from minivdm.vae.open_sora import video_autoencoder_from_opensora
+from minivdm.vae.parallel import ColumnParallelConv3d, RowParallelConv3d, parallelize
 from minivdm.vae.pieces import latent_frames
+from minivdm.vae.processes import run_processes
 from minivdm.vae.style_discriminator import StyleDiscriminator3D
 from minivdm.vae.temporal import VAE_TEMPORAL_SD, TemporalVAE, TemporalVAEConfig, depth_to_time
 from minivdm.vae.video import VideoAutoencoder
@@ -47,6 +49,7 @@ __all__ = [
     "CONV3D_NUMEL_LIMIT",
     "CausalConv3d",
     "ChannelChunkConv3D",
+    "ColumnParallelConv3d",
     "CombinedVAELoss",
     "DiagonalGaussianDistribution",
     "HIGH_RES",
@@ -56,6 +59,7 @@ __all__ = [
     "NLayerDiscriminator2D",
     "NLayerDiscriminator3D",
     "PadConv3D",
+    "RowParallelConv3d",
     "StyleDiscriminator3D",
     "TemporalVAE",
     "TemporalVAEConfig",
@@ -81,6 +85,8 @@ __all__ = [
     "pad_at_dim",
     "pad_for_conv3d",
     "pad_for_conv3d_kernel_3x3x3",
+    "parallelize",
+    "run_processes",
     "vanilla_d_loss",
     "video_autoencoder_from_opensora",
     "weights_init",

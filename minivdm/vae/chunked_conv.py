@@ -120,7 +120,7 @@ def conv3d_in_chunks(
             for chunk, part_weight in zip(chunks, row.chunk(n_in, dim=1), strict=True):
                 part = geometry.convolve(chunk if padded else geometry.pad(chunk), part_weight, once)
                 if total is None:
-                    dtype, total, once = part.dtype, _summable(part) if n_in > 1 else part, None
+                    dtype, total, once = part.dtype, summable(part) if n_in > 1 else part, None
                 else:
                     total += part
                 del part
@@ -238,11 +238,13 @@ def chunk_convolutions(module: nn.Module, numel_limit: int = CONV3D_NUMEL_LIMIT)
 
 
 def check_limit(limit: int) -> None:
+    """Raises UserError for what cannot be a number of elements."""
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise UserError(f"numel_limit is {limit!r}: expected a whole number of elements, at least 1")
 
 
-def _summable(part: Tensor) -> Tensor:
+def summable(part: Tensor) -> Tensor:
+    """Half precision as float32, so that a sum of many loses nothing."""
     return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
 
 
