@@ -120,6 +120,11 @@ class LPIPS(nn.Module):
         """What the trunk sees in pictures (N, 3, H, W) in [-1, 1]: one tensor per level, not yet of length 1."""
         return self.trunk((x - self.shift) / self.scale)
 
+    def unit_features(self, x: Tensor) -> list[Tensor]:
+        """The same, of length 1 at every place: which way they point is what is compared."""
+        # vector_norm has a slope of 0 at 0; the square root of a sum makes NaN of a place without features.
+        return [seen / (torch.linalg.vector_norm(seen, dim=1, keepdim=True) + 1e-10) for seen in self.features(x)]
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The distance between pictures, (N, 1, 1, 1): 0 for equal ones.
 
@@ -135,15 +140,9 @@ class LPIPS(nn.Module):
         if x.shape[1] == 1:
             x, y = (repeat(grey, "n 1 h w -> n 3 h w") for grey in (x, y))
         total = x.new_zeros(len(x))
-        for head, seen, other in zip(self.heads, self.features(x), self.features(y), strict=True):
-            difference = (_to_unit_length(seen) - _to_unit_length(other)).square()
-            total = total + (difference * rearrange(head, "c -> 1 c 1 1")).sum(1).mean((1, 2))
+        for head, seen, other in zip(self.heads, self.unit_features(x), self.unit_features(y), strict=True):
+            total = total + ((seen - other).square() * rearrange(head, "c -> 1 c 1 1")).sum(1).mean((1, 2))
         return rearrange(total, "n -> n 1 1 1")
-
-
-def _to_unit_length(features: Tensor) -> Tensor:
-    # vector_norm has a slope of 0 at 0; the square root of a sum would make NaN of every place without features.
-    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
 def _published(files: Sequence[str | Path]) -> dict[str, Tensor]:
