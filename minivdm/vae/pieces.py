@@ -58,7 +58,7 @@ def collect(
             ready -= (ready - least) % then
             yield waiting[:, :, :ready]
             waiting, least = waiting[:, :, ready:], then
-    if waiting is not None and waiting.shape[2]:
-        yield waiting
     if seen < total:
         raise UserError(f"the stream ended after {seen} {what}: expected {total}, as num_frames says")
+    if waiting.shape[2]:
+        yield waiting
