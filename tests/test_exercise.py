@@ -120,6 +120,7 @@ def test_several_outputs_and_numbers():
     truth = make(lambda x: True, [ROW])
     assert examine(truth, lambda x: torch.tensor(True)).passed
     assert not examine(truth, lambda x: 1).passed
+    assert "Expected True for the result, got False." in message(truth, lambda x: False)
     number = make(lambda x: 0.5, [ROW])
     assert examine(number, lambda x: torch.tensor(0.5)).passed
     assert not examine(make(lambda x: x.sum(), [ROW]), lambda x: float(x.sum())).passed
@@ -164,6 +165,19 @@ def test_touching_global_randomness_fails_even_with_the_right_value_and_is_undon
 def test_a_private_generator_is_recognised():
     answer = examine(DOUBLE, lambda x: x + torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
     assert answer.mistake == "draws its own noise"
+
+
+def test_an_answer_that_makes_its_own_inputs_needs_a_private_generator():
+    asks = make(lambda fn: bool((fn(torch.zeros(2)) == 0).all()), [{"fn": torch.sin}], makes_inputs=True)
+
+    def private(fn, generator=None):
+        x = torch.rand(3, generator=generator or torch.Generator().manual_seed(1))
+        return bool((fn(x) / x > 0.1).all())
+
+    assert examine(asks, private).passed
+    assert "Give it a generator of its own" in message(asks, lambda fn: private(fn, torch.default_generator))
+    assert "Expected True for the result, got False." in message(asks, lambda fn: not private(fn))
+    assert "fn = a function" in message(asks, lambda fn: fn("text"))
 
 
 def test_errors_are_shown_as_the_learners_own():

@@ -19,6 +19,7 @@ REQUIRED = """
 05.conv3d_output_numel 05.num_chunks 05.chunked_conv3d 05.pad_3x3x3 05.row_parallel_conv3d
 06.hinge_d_loss 06.vanilla_d_loss 06.wgan_d_loss 06.gradient_penalty 06.adopt_weight 06.adaptive_weight
 06.receptive_field 06.perplexity
+04.causal_pad 04.causal_conv3d 04.latent_frames 04.pad_front 04.depth_to_time 04.is_causal
 07.sinusoidal_embedding 07.film 07.temporal_attention 07.relative_position_bucket 07.rotate 07.guided
 07.focus_present_mask 07.ema_update
 """.split()

@@ -117,6 +117,8 @@ def _one(got: Any, want: Any, name: str, tolerance: Tolerance, inputs: dict[str,
         return Problem("narrow", f"{text} Wider floats are welcome, narrower ones are not.")
     if answer.device != expected.device:
         return Problem("device", f"Expected {name} on {expected.device}, got it on {answer.device}.")
+    if expected.dtype == torch.bool and expected.ndim == 0 and bool(answer) != bool(expected):
+        return Problem("value", f"Expected {bool(expected)} for {name}, got {bool(answer)}.")
     return _value_problem(_double(answer), _double(expected), name, tolerance, inputs)
 
 

@@ -66,6 +66,7 @@ class Exercise:
     rule: what must hold besides a right value, such as how it was computed; it gets the answer and a case whose value
         is right, may call the answer again, and returns the first Problem or None. Two answers break it in the same
         way when the problems' kinds are equal.
+    makes_inputs: the answer has to make up inputs itself, from a generator of its own.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Exercise:
     atol: float = 3e-6
     gradients: tuple[str, ...] = ()
     rule: "Callable[[Callable[..., Any], Case], Problem | None] | None" = None
+    makes_inputs: bool = False
 
     @property
     def notebook(self) -> int:

@@ -41,7 +41,8 @@ def examine(exercise: Exercise, answer: Callable[..., Any]) -> Verdict:
         if _gives_the_same(mistake, exercise, cases, outcomes, problems):
             return _fail(exercise, mistake.message(), mistake.name)
     first = next(index for index, problem in enumerate(problems) if problem)
-    if outcomes[first].error is None and draws_random_numbers(answer, cases[first].args, cases[first].tie):
+    may_draw = exercise.makes_inputs or outcomes[first].error is not None
+    if not may_draw and draws_random_numbers(answer, cases[first].args, cases[first].tie):
         return _fail(exercise, _RANDOM_MESSAGE, "draws its own noise")
     return _fail(exercise, f"{problems[first].text}{_other_cases(cases, problems)}")
 
@@ -163,6 +164,8 @@ def _called_with(case: Case) -> str:
     def short(value: Any) -> str:
         if isinstance(value, torch.Tensor):
             return f"a {str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+        if callable(value):
+            return "a function"
         return str(tuple(value)) if isinstance(value, tuple) else repr(value)
 
     return ", ".join(f"{name} = {short(value)}" for name, value in case.args.items())
