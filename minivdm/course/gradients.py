@@ -24,7 +24,8 @@ def gradient_problem(exercise: "Exercise", case: "Case", outcome: Outcome, toler
             continue
         text = f"The value is right, but its gradient with respect to `{name}` is not: "
         if not bool(theirs.any()):
-            text += "none arrives. Something cuts it off (`detach`, `.item()`, `torch.no_grad`, a new `torch.tensor`)."
+            text += "none arrives. Something cuts it off (`detach`, `.item()`, `torch.no_grad`, a new `torch.tensor`) "
+            text += "or has used it up (`backward`)."
         elif not bool(mine.any()):
             text += "none should arrive, it should have been detached."
         else:
@@ -35,7 +36,11 @@ def gradient_problem(exercise: "Exercise", case: "Case", outcome: Outcome, toler
 
 def gradients_of(exercise: "Exercise", outcome: Outcome) -> list[torch.Tensor]:
     """The gradients that an answer hands to the inputs named in `exercise.gradients`."""
-    return _gradients(outcome.value, [outcome.inputs[name] for name in exercise.gradients])
+    inputs = [outcome.inputs[name] for name in exercise.gradients]
+    try:
+        return _gradients(outcome.value, inputs)
+    except RuntimeError:  # the answer has used up or spoiled its own graph: nothing arrives any more
+        return _gradients(None, inputs)
 
 
 def _gradients(value: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:

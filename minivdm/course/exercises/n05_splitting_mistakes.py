@@ -161,9 +161,9 @@ ROW_PARALLEL = (
     Mistake(
         "whole",
         lambda x, weight, bias, ranks: F.conv3d(x, weight, bias),
-        "The value is right, but you made one convolution of all channels.",
+        "The value is right, but your convolution reads all input channels at once.",
         "No rank has them all: that is why there are several.",
-        "which of the arguments does your function never use?",
+        "how many channels of x lie in the memory of one rank?",
     ),
     Mistake(
         "output channels split",

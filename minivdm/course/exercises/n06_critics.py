@@ -44,7 +44,13 @@ def keeps_the_graph(penalty: Callable[..., Tensor], answer: Callable[..., Any], 
     penalty: the right one.
     """
     outcome = call(answer, case.args, tie=case.tie)
-    critic = outcome.inputs["critic"]
+    if outcome.error is not None:
+        return _second_call(outcome.error)
+    critic, before = outcome.inputs["critic"], case.args["critic"]
+    for weight, kept in zip(critic.parameters(), before.parameters(), strict=True):
+        if not torch.equal(weight, kept) or not weight.requires_grad:
+            text = "The value is right, but your function changes the critic: its weights are not what they were."
+            return Problem("critic changed", f"{text}\nThink: whose task is it to change weights?")
     if any(weight.grad is not None for weight in critic.parameters()):
         text = "The value is right, but your function leaves gradients in the critic's weights (`backward` does that)."
         question = "what would the critic's optimizer do with them at its next step?"
@@ -52,7 +58,10 @@ def keeps_the_graph(penalty: Callable[..., Tensor], answer: Callable[..., Any], 
         return Problem("gradients left", f"{text} {advice}\nThink: {question}")
     wide = case.tie({name: v.double() if isinstance(v, Tensor) else v for name, v in case.args.items()})
     expected = _slopes(penalty(**wide), wide["critic"])
-    found = _slopes(outcome.value, critic)
+    try:
+        found = _slopes(outcome.value, critic)
+    except RuntimeError:
+        found = _slopes(outcome.value.detach(), critic)  # its graph is spoiled or used up
     tolerance = Tolerance(1e-3, 1e-5)
     if all(bool(tolerance.close(mine, theirs).all()) for mine, theirs in zip(found, expected, strict=True)):
         return None
@@ -116,7 +125,9 @@ def _two_losses(
 def leaves_no_trace(answer: Callable[..., Any], case: Case) -> Problem | None:
     """The weight is detached, every `.grad` is what it was, and both losses can still be backpropagated."""
     outcome = call(answer, case.args, tie=case.tie)
-    rec_loss, gan_loss, last_layer = outcome.inputs.values()
+    if outcome.error is not None:
+        return _second_call(outcome.error)
+    rec_loss, gan_loss, _ = outcome.inputs.values()
     if outcome.value.requires_grad:
         text = "The value is right, but it is still tied to the losses: it should be detached."
         question = "should training make the weight itself smaller, to make the loss smaller?"
@@ -136,6 +147,11 @@ def leaves_no_trace(answer: Callable[..., Any], case: Case) -> Problem | None:
         question = "for what does training still need both losses after this function?"
         return Problem("graph freed", f"{text} `retain_graph=True` keeps it, in both calls.\nThink: {question}")
     return None
+
+
+def _second_call(error: BaseException) -> Problem:
+    text = f"The value is right, but a second call raised `{type(error).__name__}: {str(error)[:150]}`."
+    return Problem("second call", f"{text}\nThink: what does your function remember from one call to the next?")
 
 
 def _weights(loss: Tensor) -> Iterator[Tensor]:
