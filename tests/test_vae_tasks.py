@@ -1,11 +1,14 @@
 """Training the VAEs: what is repeated exactly, what stays frozen, and when the critic comes."""
 
+import json
+
 import pytest
 import torch
 from einops import rearrange
 
 from minivdm.config import load_preset
 from minivdm.errors import UserError
+from minivdm.training import trainer as trainer_module
 from minivdm.training.checkpoint import list_checkpoints, read_tensors
 from minivdm.training.critic_switch import CriticSwitch
 from minivdm.training.latents import LatentClips, find_vae2d
@@ -75,12 +78,16 @@ def _weights(folder):
     }
 
 
-@pytest.mark.parametrize("task", ["vae2d", "temporal_vae"])
-def test_resuming_with_a_critic_equals_never_stopping(tmp_path, pictures, task):
-    whole = _train(task, tmp_path / "whole", pictures)
-    _train(task, tmp_path / "parts", pictures, stop=5)
-    _train(task, tmp_path / "parts", pictures, resume=True)
+@pytest.mark.parametrize(("task", "precision"), [("vae2d", "bf16"), ("temporal_vae", "fp32")])
+def test_resuming_with_a_critic_equals_never_stopping(tmp_path, pictures, task, precision):
+    trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
+    whole = _train(task, tmp_path / "whole", pictures, training__precision=precision)
+    _train(task, tmp_path / "parts", pictures, stop=5, training__precision=precision)
+    _train(task, tmp_path / "parts", pictures, resume=True, training__precision=precision)
     assert whole.task.model.adversary.switch.is_on, "the critic never came: this test would prove little"
+    trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert {"psnr", "psnr_lit", "ssim", "kl", "reconstruction", "critic_loss"} <= set().union(*rows)
     one, other = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []

@@ -24,10 +24,11 @@ from minivdm.training.tasks import make_dataset
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.discriminator import NLayerDiscriminator3D
 from minivdm.vae.lpips import LPIPS
-from minivdm.vae.metrics import lit, psnr
+from minivdm.vae.metrics import WINDOW, lit, psnr, psnr_lit, ssim
 from minivdm.vae.temporal import TemporalVAE
 
 SHOWN = 4  # clips reconstructed at a milestone
+MEASURED = 2  # clips of a batch that are decoded for the log
 
 
 class TemporalTrainee(nn.Module):
@@ -43,6 +44,7 @@ class TemporalTrainee(nn.Module):
             vae2d.config.in_channels, config.critic_width, config.critic_layers, dropout=None, norm="group"
         )
         self.adversary = Adversary(critic, config) if config.critic else None
+        self.seen: tuple[Tensor, Tensor] | None = None  # some clips of the last batch and their latents come back
 
     def forward(
         self, latents: Tensor, video: Tensor, noise: Tensor, alpha: Tensor, whole: bool
@@ -59,6 +61,7 @@ class TemporalTrainee(nn.Module):
         reconstruction = (cells * (0.5 * difference.abs() + difference.square())).mean()
         divergence = posterior.kl().mean()
         numbers = {"reconstruction": reconstruction.item(), "kl": divergence.item(), "frames": latents.shape[2]}
+        self.seen = video[:MEASURED], again[:MEASURED].detach()
         total = reconstruction + self.config.kl * divergence / noise[0].numel()
         if self.config.perceptual or self.adversary is not None:
             extra, more = self._in_pixels(video, again, reconstruction, alpha, whole)
@@ -68,8 +71,7 @@ class TemporalTrainee(nn.Module):
     def _in_pixels(
         self, video: Tensor, latents: Tensor, reconstruction: Tensor, alpha: Tensor, whole: bool
     ) -> tuple[Tensor, dict[str, float]]:
-        film = self.tools["vae2d"].to(latents.device).decode(latents)
-        numbers = {"psnr": psnr(video, film.detach()).mean().item()}
+        film, numbers = self.tools["vae2d"].to(latents.device).decode(latents), {}
         total = film.new_zeros(())
         if self.config.perceptual:
             real, fake = (rearrange(clips, "b c t h w -> (b t) c h w") for clips in (video, film))
@@ -121,8 +123,18 @@ class TemporalVaeTask:
         return longest if kind < images + (1 - images) / 2 else 2 + int(length * (longest - 1))
 
     def metrics(self) -> dict[str, float]:
-        """Numbers of the last batch."""
-        return self.numbers
+        """Numbers of the last batch, and how near some of its films are: dB, and structural similarity."""
+        video, latents = self.model.seen
+        with torch.no_grad():
+            film = self.vae2d.to(latents.device).decode(latents.float())
+        numbers = self.numbers | {
+            "psnr": psnr(video, film).mean().item(),
+            "psnr_lit": psnr_lit(video, film).nanmean().item(),
+        }
+        if self.config.data.size >= WINDOW:
+            frames = [rearrange(clips, "b c t h w -> (b t) c h w") for clips in (video, film)]
+            numbers["ssim"] = ssim(*frames).mean().item()
+        return numbers
 
     def alarm(self) -> str | None:
         """What has gone wrong between VAE and critic, or None."""

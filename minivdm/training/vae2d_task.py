@@ -22,7 +22,7 @@ from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.discriminator import NLayerDiscriminator2D
 from minivdm.vae.losses import VAELoss
 from minivdm.vae.lpips import LPIPS
-from minivdm.vae.metrics import lit, psnr, psnr_lit
+from minivdm.vae.metrics import WINDOW, lit, psnr, psnr_lit, ssim
 
 SHOWN = 4  # clips reconstructed at a milestone
 
@@ -40,6 +40,7 @@ class Vae2dTrainee(nn.Module):
         ).requires_grad_(False)
         critic = NLayerDiscriminator2D(vae.config.in_channels, config.critic_width, config.critic_layers, norm="group")
         self.adversary = Adversary(critic, config) if config.critic else None
+        self.seen: tuple[Tensor, Tensor] | None = None  # the last batch and its reconstruction, for the log
 
     def forward(self, pictures: Tensor, noise: Tensor, alpha: Tensor) -> tuple[Tensor, dict[str, float]]:
         """pictures (N, C, H, W) in [-1, 1], noise of the latents' shape, alpha (N,) -> loss per pixel, numbers."""
@@ -52,9 +53,8 @@ class Vae2dTrainee(nn.Module):
         numbers = {
             "reconstruction": distance.item(),
             "kl": posterior.kl().mean().item(),  # nats per picture
-            "psnr": psnr(pictures, reconstruction.detach()).mean().item(),
-            "psnr_lit": psnr_lit(pictures, reconstruction.detach()).nanmean().item(),
         }
+        self.seen = pictures, reconstruction.detach().float()
         total = weighted + divergence
         if self.adversary is not None:
             extra, more = self.adversary(pictures, reconstruction, weighted, self.vae.last_layer, alpha)
@@ -92,8 +92,9 @@ class Vae2dTask:
         return total
 
     def metrics(self) -> dict[str, float]:
-        """Numbers of the last batch."""
-        return self.numbers
+        """Numbers of the last batch, and how near its reconstruction is: dB, and structural similarity."""
+        likeness = {"psnr": psnr, "psnr_lit": psnr_lit} | ({"ssim": ssim} if self.config.data.size >= WINDOW else {})
+        return self.numbers | {name: measure(*self.model.seen).nanmean().item() for name, measure in likeness.items()}
 
     def alarm(self) -> str | None:
         """What has gone wrong between VAE and critic, or None."""

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+WINDOW = 11  # pixels a side, over which `ssim` compares
 LIT = -0.8  # a pixel whose brightest channel is above this is not night: 0.1 on the scale from 0 to 1
 
 
@@ -35,7 +36,8 @@ def ssim(video: Tensor, other: Tensor) -> Tensor:
     video, other (N, C, H, W) in [-1, 1], from 11 pixels a side on; Gaussian window of 11 pixels, sigma 1.5.
     """
     channels = video.shape[1]
-    curve = torch.exp(-0.5 * (torch.arange(-5, 6, device=video.device, dtype=video.dtype) / 1.5) ** 2)
+    offset = torch.arange(WINDOW, device=video.device, dtype=video.dtype) - WINDOW // 2
+    curve = torch.exp(-0.5 * (offset / 1.5) ** 2)
     curve = curve / curve.sum()
 
     down, across = rearrange(curve, "k -> 1 1 k 1"), rearrange(curve, "k -> 1 1 1 k")
