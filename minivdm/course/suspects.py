@@ -25,8 +25,13 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def numbers(values: Tensor, most: int = 4) -> str:
     """A few numbers as text: `0.3512` or `0.3512, 0.7024, …`."""
     flat = values.reshape(-1)
-    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in flat[:most].tolist()]
+    shown = [_number(value) for value in flat[:most].tolist()]
     return ", ".join(shown) + (", …" if flat.numel() > most else "")
+
+
+def _number(value: float | int | bool) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e9
+    return f"{value:.0f}" if whole else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def shape_suspect(got: Tensor, want: Tensor) -> str:

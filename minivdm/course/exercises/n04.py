@@ -162,10 +162,12 @@ def _causality_cases(g: torch.Generator) -> list[Case]:
         "a leak of size 0.001": films.faint,
         "a leak from frame 1 into frame 0": films.second_into_first,
         "a leak from the last frame into the first": films.last_into_first,
-        "a leak in one corner of the last frame but one": films.one_corner,
+        "a leak from frame 2 into frame 1": films.third_into_second,
+        "a leak in one corner of one sample": films.one_corner,
+        "a leak into the last frame but two": films.late,
         "a leak that no black frame shows": films.gated,
     }
-    shapes = [(2, 3, 7, 4, 5), (1, 3, 6, 5, 4)]  # an odd and an even number of frames, in turn
+    shapes = [(2, 3, 7, 4, 5), (4, 3, 6, 2, 5)]  # an odd and an even number of frames, in turn
     cases = [Case({"fn": fn, "shape": shapes[i % 2]}, note) for i, (note, fn) in enumerate(listed.items())]
     picture = Case({"fn": films.all_frames, "shape": (3, 2, 1, 5, 4)}, "a single frame, which has no future")
     return [*cases, picture]

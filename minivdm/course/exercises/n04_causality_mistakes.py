@@ -139,10 +139,10 @@ IS_CAUSAL = (
         "how do your two films differ?",
     ),
     Mistake(
-        "single pixel",
+        "part of a frame",
         _single_pixel,
-        "You watch one pixel only.",
-        "A leak can sit in any channel and any corner.",
+        "You watch only a part of each output frame: one sample, one channel or one pixel.",
+        "A leak can sit in any corner of any of them.",
         "how many numbers does an output frame have, and how many do you compare?",
     ),
 )

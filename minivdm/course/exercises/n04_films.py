@@ -1,7 +1,7 @@
 """Functions on films for the check of `is_causal`: some never look ahead, the others do in ways that one misses.
 
-Every one is pure and differentiable, takes any width of float, and keeps the number of frames; some change the other
-sizes. Nothing is multiplied by zero, so that a NaN spreads exactly as far as information does.
+Every one is pure and differentiable, takes any width of float and any number of frames, and keeps it; some change the
+other sizes. Nothing is multiplied by zero, so that a NaN spreads exactly as far as information does.
 """
 
 from collections.abc import Callable
@@ -53,20 +53,30 @@ def backwards(x: Tensor) -> Tensor:
     return x.flip(2)
 
 
-def _leak(source: slice, target: int, size: float = 0.7) -> Film:
-    """Adds `size` times the source frames to the frames from `target` on."""
+def _leak(source: slice, target: int) -> Film:
+    """Adds a share of the source frames to the frames from `target` on."""
 
     def leak(x: Tensor) -> Tensor:
-        added = size * x[:, :, source]
+        added = 0.7 * x[:, :, source]
         return x + F.pad(added, (0, 0, 0, 0, target, x.shape[2] - target - added.shape[2]))
 
     return leak
 
 
 second_into_first = _leak(slice(1, 2), 0)
+third_into_second = _leak(slice(2, 3), 1)
 last_into_first = _leak(slice(-1, None), 0)
 all_but_the_first = _leak(slice(2, None), 1)
-faint = _leak(slice(1, None), 0, size=1e-3)
+
+
+def late(x: Tensor) -> Tensor:
+    """The last frame but one leaks into the one before it."""
+    return _leak(slice(-2, -1), x.shape[2] - 3)(x) if x.shape[2] > 2 else x
+
+
+def faint(x: Tensor) -> Tensor:
+    """The next frame leaks by 0.001 at most."""
+    return x + 1e-3 * F.pad(x[:, :, 1:].sigmoid(), (0, 0, 0, 0, 0, 1))
 
 
 def within_halves(x: Tensor) -> Tensor:
@@ -82,7 +92,9 @@ def gated(x: Tensor) -> Tensor:
 
 
 def one_corner(x: Tensor) -> Tensor:
-    """The last frame leaks into the one before it, in a single pixel of one channel."""
-    channels, frames, height, width = x.shape[1:]
-    corner = x[:, -1:, -1:, -1:, -1:]
-    return x + F.pad(corner, (width - 1, 0, height - 1, 0, frames - 2, 1, channels - 1, 0))
+    """The last frame leaks into the one before it, in a single pixel of one channel of one sample."""
+    samples, channels, frames, height, width = x.shape
+    if frames < 2:
+        return x
+    corner = x[-1:, -1:, -1:, -1:, -1:]
+    return x + F.pad(corner, (width - 1, 0, height - 1, 0, frames - 2, 1, channels - 1, 0, samples - 1, 0))
