@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from torch.func import functional_call
 
+from minivdm import vae
 from minivdm.course.exercise import get
 from minivdm.course.judging import examine
 from minivdm.denoisers import embeddings
 from minivdm.diffusion import guidance, samplers, schedules, tables
 from minivdm.diffusion.gaussian import GaussianDiffusion
+from minivdm.vae import chunked_conv, discriminator
 
 
 def diffusion(betas=None, alphas_cumprod=None, **options):
@@ -29,6 +32,13 @@ def ddim_step(x_t, t, t_prev, noise_pred, z, alphas_cumprod, eta):
     return torch.stack(steps)
 
 
+def chunked(x, weight, bias, limit, padding):
+    sizes = {"in_channels": x.shape[1], "out_channels": len(weight), "kernel_size": weight.shape[2:]}
+    layer = vae.ChannelChunkConv3D(**sizes, padding=padding, bias=bias is not None, numel_limit=limit, device="meta")
+    weights = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    return functional_call(layer, weights, (x,))
+
+
 PACKAGE = {
     "01.linear_betas": schedules.linear_betas,
     "01.cosine_betas": schedules.cosine_betas,
@@ -41,6 +51,18 @@ PACKAGE = {
     "02.q_posterior": lambda x0, x, t, betas: tuple(diffusion(betas).q_posterior(x0, x, t)),
     "02.p_sample": p_sample,
     "02.ddim_step": ddim_step,
+    "05.conv3d_output_numel": chunked_conv.conv3d_output_numel,
+    "05.num_chunks": chunked_conv.num_chunks,
+    "05.chunked_conv3d": chunked,
+    "05.pad_3x3x3": vae.pad_for_conv3d_kernel_3x3x3,
+    "06.hinge_d_loss": vae.hinge_d_loss,
+    "06.vanilla_d_loss": vae.vanilla_d_loss,
+    "06.wgan_d_loss": vae.wgan_d_loss,
+    "06.gradient_penalty": vae.gradient_penalty,
+    "06.adopt_weight": vae.adopt_weight,
+    "06.adaptive_weight": vae.adaptive_weight,
+    "06.receptive_field": discriminator.receptive_field,
+    "06.perplexity": lambda indices, n_embed: vae.measure_perplexity(indices, n_embed)[0],
     "07.sinusoidal_embedding": lambda t, dim: embeddings.SinusoidalEmbedding(dim)(t),
     "07.rotate": lambda x, freqs: embeddings.rotate(x, torch.polar(torch.ones_like(freqs), freqs)),
     "07.guided": guidance.classifier_free,
