@@ -10,8 +10,9 @@ The idea is that of Open-Sora 2.0's ChannelChunkConv3d. Here the limit counts wh
 it may be set per layer, and every convolution that `nn.Conv3d` knows is accepted.
 """
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,20 +114,17 @@ def conv3d_in_chunks(
     if keep_graph and not padded:  # what autograd keeps anyway should exist once, not once per chunk of the output
         chunks, padded = [geometry.pad(chunk) for chunk in chunks], True
 
-    def rows() -> Iterator[Tensor]:
+    def sums() -> Iterator[Iterator[Tensor]]:
+        """For every chunk of the output its terms, one for each chunk of the input, made when they are asked for."""
         biases = [None] * n_out if bias is None else bias.chunk(n_out)
-        for row, once in zip(weight.chunk(n_out), biases, strict=False):
-            total = None
-            for chunk, part_weight in zip(chunks, row.chunk(n_in, dim=1), strict=True):
-                part = geometry.convolve(chunk if padded else geometry.pad(chunk), part_weight, once)
-                if total is None:
-                    dtype, total, once = part.dtype, summable(part) if n_in > 1 else part, None
-                else:
-                    total += part
-                del part
-            yield total.to(dtype)
+        for rows, once in zip(weight.chunk(n_out), biases, strict=False):
+            pairs = zip(chunks, rows.chunk(n_in, dim=1), strict=True)
+            yield (
+                geometry.convolve(x if padded else geometry.pad(x), w, None if i else once)
+                for i, (x, w) in enumerate(pairs)
+            )
 
-    return side_by_side(rows(), len(weight), keep_graph)
+    return side_by_side(sums(), len(weight), keep_graph)
 
 
 def chunked_conv3d(
@@ -144,7 +142,7 @@ def chunked_conv3d(
         n = num_chunks(max(read, written), groups, numel_limit)
         biases = [None] * n if bias is None else bias.chunk(n)
         parts = zip(x.chunk(n, dim=1), weight.chunk(n), biases, strict=True)
-        results = (chunked_conv3d(*part, geometry, groups // n, numel_limit=numel_limit) for part in parts)
+        results = ([chunked_conv3d(*part, geometry, groups // n, numel_limit=numel_limit)] for part in parts)
         return side_by_side(results, len(weight), torch.is_grad_enabled())
     n_in, n_out = num_chunks(read, x.shape[1], numel_limit), num_chunks(written, len(weight), numel_limit)
     return conv3d_in_chunks(x, weight, bias, n_in, n_out, geometry)
@@ -248,20 +246,53 @@ def summable(part: Tensor) -> Tensor:
     return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
 
 
-def side_by_side(parts: Iterator[Tensor], channels: int, keep_graph: bool) -> Tensor:
-    """Parts joined along the channels. Without a graph each is written into its place and let go before the next."""
+def side_by_side(sums: Iterable[Iterable[Tensor]], channels: int, keep_graph: bool) -> Tensor:
+    """Sums of terms (B, c, ...), joined along the channels to (B, channels, ...).
+
+    Without a graph every sum grows in its place in the result, so that beside it one term exists at a time.
+    """
     if keep_graph:
-        return torch.cat(list(parts), dim=1)
+        return torch.cat([_total(iter(terms)) for terms in sums], dim=1)
     whole, start = None, 0
-    for part in parts:
-        if part.shape[1] == channels:
-            return part
-        if whole is None:
-            last = not part.is_contiguous() and part.is_contiguous(memory_format=torch.channels_last_3d)
-            layout = torch.channels_last_3d if last else torch.contiguous_format
-            size = (len(part), channels, *part.shape[2:])
-            whole = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=layout)
-        whole[:, start : start + part.shape[1]] = part
-        start += part.shape[1]
-        del part
+    for terms in sums:
+        place = None
+        for term in _in_float32(iter(terms)):
+            if place is not None:
+                place += term
+            elif term.shape[1] == channels:
+                whole = place = term
+            else:
+                whole = _room(term, channels) if whole is None else whole
+                place = whole[:, start : start + term.shape[1]]
+                place.copy_(term)
+            del term  # before the next one is made
+        start += place.shape[1]
+        del terms
     return whole
+
+
+def _in_float32(terms: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The terms, or in half precision their total alone: its sum is kept in float32, which the result is not."""
+    first = next(terms)
+    if summable(first) is not first:
+        yield _total(itertools.chain([first], terms))
+        return
+    yield first
+    del first
+    yield from terms
+
+
+def _total(terms: Iterator[Tensor]) -> Tensor:
+    total = next(terms)
+    dtype = total.dtype
+    for term in terms:
+        total = summable(total).add_(term)
+    return total.to(dtype)
+
+
+def _room(like: Tensor, channels: int) -> Tensor:
+    """An empty (B, channels, ...) in the layout of `like`."""
+    last = like.ndim == 5 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last_3d)
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    size = (len(like), channels, *like.shape[2:])
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=layout)

@@ -110,4 +110,4 @@ def _over_channels(function: Callable[[Tensor], Tensor], x: Tensor, numel: int, 
     check_limit(limit)
     n = num_chunks(numel, x.shape[1], limit)
     keep_graph = torch.is_grad_enabled() and x.requires_grad
-    return side_by_side((function(part) for part in x.chunk(n, dim=1)), x.shape[1], keep_graph)
+    return side_by_side(([function(part)] for part in x.chunk(n, dim=1)), x.shape[1], keep_graph)
