@@ -83,6 +83,13 @@ def test_factors_are_told_only_when_they_explain_every_number():
     assert "factor" not in message(edge, lambda x: torch.nn.functional.pad(x, (0, 1), value=3.0))
 
 
+def test_lost_digits_are_told_from_a_wrong_formula():
+    third = make(lambda x: x / 3, [ROW])
+    assert "nearly right: were digits lost" in message(third, lambda x: (x / 3).half().float())
+    assert "nearly right" in message(third, lambda x: 0.333 * x)
+    assert "nearly right" not in message(third, lambda x: 0.34 * x)
+
+
 def test_where_t_is_wrong():
     cases = [{"x": torch.ones(4, 3), "t": torch.tensor([3, 0, 2, 5])}]
     times_t = make(lambda x, t: x * (t[:, None] + 1.0), cases)

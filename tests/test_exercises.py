@@ -16,10 +16,10 @@ REQUIRED = """
 01.linear_betas 01.cosine_betas 01.alphas_cumprod 01.noise_one_step 01.snr 01.gaussian_kl
 02.extract 02.q_sample 02.predict_x0 02.q_posterior 02.p_sample 02.ddim_step
 03.reparameterize 03.kl_to_standard_normal 03.spatial_attention 03.latent_scale 03.downsample_pad 03.nll
+04.causal_pad 04.causal_conv3d 04.latent_frames 04.pad_front 04.depth_to_time 04.is_causal
 05.conv3d_output_numel 05.num_chunks 05.chunked_conv3d 05.pad_3x3x3 05.row_parallel_conv3d
 06.hinge_d_loss 06.vanilla_d_loss 06.wgan_d_loss 06.gradient_penalty 06.adopt_weight 06.adaptive_weight
 06.receptive_field 06.perplexity
-04.causal_pad 04.causal_conv3d 04.latent_frames 04.pad_front 04.depth_to_time 04.is_causal
 07.sinusoidal_embedding 07.film 07.temporal_attention 07.relative_position_bucket 07.rotate 07.guided
 07.focus_present_mask 07.ema_update
 """.split()

@@ -45,7 +45,7 @@ several(
     lambda mean, logvar: (kl_terms(mean, logvar) + logvar).flatten(1).sum(1),
     lambda mean, logvar: (0.5 * ((1 + mean**2) * (-logvar).exp() - 1 + logvar)).flatten(1).sum(1),
     lambda mean, logvar: kl_terms(mean, logvar).flatten(1).sum(1) / mean.shape[1],
-    lambda mean, logvar: [float(one.sum()) for one in kl_terms(mean, logvar)],
+    lambda mean, logvar: [one.sum().item() for one in kl_terms(mean, logvar)],
 )
 
 
