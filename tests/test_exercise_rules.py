@@ -7,7 +7,7 @@ from torch import nn
 
 from minivdm.course.compare import Problem
 from minivdm.course.convolutions import Convolution, convolutions
-from minivdm.course.exercise import Case, Exercise, Mistake
+from minivdm.course.exercise import Case, Exercise, Mistake, get
 from minivdm.course.judging import examine
 
 X, W = torch.randn(2, 4, 3, 5, 6), torch.randn(7, 4, 3, 1, 2)
@@ -80,6 +80,14 @@ def test_tied_inputs_hang_together_in_every_call():
     assert examine(exercise, lambda loss, weight: 3 * weight.detach() ** 2).passed
     assert examine(exercise, lambda loss, weight: torch.autograd.grad(2 * loss, weight)[0] / 2).passed
     assert not examine(exercise, lambda loss, weight: torch.autograd.grad(2 * loss, weight)[0]).passed
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("exercise_id", ["06.hinge_d_loss", "06.gradient_penalty", "06.adaptive_weight"])
+def test_a_notebook_may_have_turned_gradients_off(off, exercise_id):
+    with off():
+        verdict = examine(get(exercise_id), get(exercise_id).reference)
+    assert verdict.passed, verdict.message
 
 
 def test_a_loss_whose_graph_is_used_up_fails_and_says_so():

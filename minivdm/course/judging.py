@@ -18,6 +18,8 @@ from minivdm.course.gradients import gradient_problem, gradients_of
 from minivdm.course.runner import Outcome, OutOfTime, call, draws_random_numbers, fresh, where_raised
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # a notebook may have turned gradients off, and some exercises are about them
 def examine(exercise: Exercise, answer: Callable[..., Any]) -> Verdict:
     """The verdict on `answer`, without showing or keeping anything."""
     if not callable(answer):

@@ -46,7 +46,7 @@ def call(
     random_states = _random_states()
     value, error = None, None
     try:
-        with torch.enable_grad(), _time_limit():  # a notebook may have turned gradients off
+        with torch.enable_grad(), _time_limit():  # an answer may have turned gradients off
             value = fn(*inputs.values())
     except (Exception, SystemExit) as raised:  # the learner's error, shown as theirs; an interrupt stays an interrupt
         error = raised
