@@ -10,8 +10,8 @@ from minivdm.course.convolutions import Convolution, convolutions
 from minivdm.course.exercise import Case, Exercise, Mistake, get
 from minivdm.course.judging import examine
 
-X, W = torch.randn(2, 4, 3, 5, 6), torch.randn(7, 4, 3, 1, 2)
-HALVES = torch.randn(6, 2, 3, 1, 2)
+g = torch.Generator().manual_seed(0)
+X, W, HALVES = (torch.randn(shape, generator=g) for shape in [(2, 4, 3, 5, 6), (7, 4, 3, 1, 2), (6, 2, 3, 1, 2)])
 
 
 def make(reference, case, **options):
@@ -107,3 +107,12 @@ def test_runtime_errors_are_the_same_mistake_only_with_the_same_message():
     exercise = Exercise(**{**vars(exercise), "mistakes": (known,)})
     assert examine(exercise, lambda x: x.mm(x)).mistake == "product"
     assert examine(exercise, lambda x: x.reshape(5)).mistake is None
+
+
+def test_a_bias_that_is_there_too_often_is_the_first_suspect():
+    case = Case({"x": HALVES[:2, 0, :, 0], "bias": torch.tensor([1.5, -2.0, 0.5])}, "a row")
+    exercise = make(lambda x, bias: 2 * x + bias[:, None], case)
+    assert (
+        "`bias` is 2 times too often in your result" in examine(exercise, lambda x, b: 2 * x + 3 * b[:, None]).message
+    )
+    assert "`bias` is missing from your result" in examine(exercise, lambda x, b: 2 * x).message

@@ -54,7 +54,7 @@ def shape_suspect(got: Tensor, want: Tensor) -> str:
 
 def value_suspect(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> str:
     """`close` marks the numbers that are right. got, want: float64, one shape; `got` is finite where `want` is."""
-    patterns = (_an_input, _by_timestep, _few_digits, _whole_function, _shuffled, _along_an_axis, _ingredients)
+    patterns = (_an_input, _by_timestep, _few_digits, _whole_function, _shuffled, _along_an_axis, _added, _ingredients)
     for pattern in (*patterns, _per_sample):
         for suspect in pattern(got, want, close, inputs):
             return suspect
@@ -130,6 +130,22 @@ def _whole_function(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, 
             yield f"your answer is {text}."
     if got.numel() > 1 and _near(got.clamp(float(want.min()), float(want.max())), want):
         yield f"values beyond {want.min():.4g} … {want.max():.4g} should have been cut off."
+
+
+def _added(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:
+    """A row of numbers, such as a bias, that is in the answer too often or not at all."""
+    for name, value in inputs.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 1 and len(value) > 1):
+            continue
+        for axis in (axis for axis in range(got.ndim) if got.shape[axis] == len(value)):
+            row = value.double().reshape(-1, *[1] * (got.ndim - 1 - axis))
+            times = float(((got - want) * row).mean() / (row**2).mean())
+            missing = abs(times + 1) < 1e-3
+            if (missing or times > 0.01) and torch.allclose(
+                got - want, times * row.expand_as(got), rtol=1e-3, atol=1e-4
+            ):
+                found = "is missing from" if missing else f"is {times:.4g} times too often in"
+                yield f"`{name}` {found} your result."
 
 
 def _ingredients(got: Tensor, want: Tensor, close: Tensor, inputs: dict[str, Any]) -> Iterator[str]:

@@ -19,6 +19,27 @@ def _at(place):
     return lambda critic, real, fake, alpha: _penalty(critic, *place(real, fake), alpha)
 
 
+def _for_films(critic, real, fake, alpha):
+    alpha = alpha.reshape(-1, 1, 1, 1, 1)
+    mixed = (alpha * real + (1 - alpha) * fake).requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    return ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+
+def _unasked(critic, real, fake, alpha):
+    alpha = alpha.reshape(-1, *[1] * (real.ndim - 1))
+    mixed = (alpha * real + (1 - alpha) * fake).detach()
+    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    return ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+
+def _unsummed(critic, real, fake, alpha):
+    alpha = alpha.reshape(-1, *[1] * (real.ndim - 1))
+    mixed = (alpha * real + (1 - alpha) * fake).requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(mixed), mixed, create_graph=True)
+    return ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+
 def _by_backward(critic, real, fake, alpha):
     alpha = alpha.reshape(-1, *[1] * (real.ndim - 1))
     mixed = (alpha * real + (1 - alpha) * fake).requires_grad_(True)
@@ -105,5 +126,27 @@ PENALTY = (
         "The critic's optimizer would take them for part of its loss. `torch.autograd.grad` returns a gradient and "
         "stores none.",
         "what would happen to them at the next optimizer step?",
+    ),
+    Mistake(
+        "gradients not asked for",
+        _unasked,
+        "Torch keeps no record of x̂: nobody told it that you will ask for a slope there.",
+        "A film is no weight; it needs `requires_grad_(True)` before the critic sees it.",
+        "for which tensors does autograd keep records?",
+    ),
+    Mistake(
+        "scores not summed",
+        _unsummed,
+        "Right for a single score; with several, torch does not know of which one you want the slope.",
+        "Sum them: a film's scores do not depend on the other films, so each film gets its own slope all the same.",
+        "what is the derivative of critic(x₀) + critic(x₁) in x₀?",
+    ),
+    Mistake(
+        "for films only",
+        _for_films,
+        "Right for films (B, C, T, H, W), wrong for pictures and points.",
+        "The number of axes that α needs comes from `real`: one 1 for each axis but the batch. A critic of single frames "
+        "needs the penalty too.",
+        "how many ones are needed for a `real` of rank n?",
     ),
 )
