@@ -145,8 +145,8 @@ PENALTY = (
         "for films only",
         _for_films,
         "Right for films (B, C, T, H, W), wrong for pictures and points.",
-        "The number of axes that α needs comes from `real`: one 1 for each axis but the batch. A critic of single frames "
-        "needs the penalty too.",
+        "The number of axes that α needs comes from `real`: one 1 for each axis but the batch. A critic of single "
+        "frames needs the penalty too.",
         "how many ones are needed for a `real` of rank n?",
     ),
 )
