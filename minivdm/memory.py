@@ -8,21 +8,22 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
 
 @dataclass
 class Watched:
-    """What was seen: seconds since the start, and bytes above those in use at the start, one each per look."""
+    """What was seen, in bytes above those in use at the start.
+
+    seconds, bytes: when the process was looked at, and what it had then.
+    peak: the most at any time, from the system's own high-water mark where it keeps one (Linux), else of the looks.
+    """
 
     seconds: list[float] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
-
-    @property
-    def peak(self) -> int:
-        """Most bytes above the start."""
-        return max(self.bytes, default=0)
+    peak: int = 0
 
 
 @contextlib.contextmanager
@@ -33,12 +34,13 @@ def watch_memory(every: float = 0.001) -> Iterator[Watched]:
             y = conv(x)
         seen.peak                               # y, and the scratch space that was needed beside it
 
-    A thread looks every `every` seconds, so what lives shorter than that can be missed. Memory that earlier code has
-    freed is handed back first, and on Linux blocks of a megabyte or more come straight from the system from then on:
+    A thread looks every `every` seconds, if the machine has time for it. Memory that earlier code has freed is handed
+    back first, and on Linux blocks of 256 KiB or more come straight from the system from then on:
     otherwise old scratch space would be used again, unseen.
     """
     _hand_back()
     process, seen, done = psutil.Process(), Watched(), threading.Event()
+    marked = _lower_the_mark()
     start, used = time.perf_counter(), process.memory_info().rss
 
     def look() -> None:
@@ -53,8 +55,25 @@ def watch_memory(every: float = 0.001) -> Iterator[Watched]:
     try:
         yield seen
     finally:
+        highest = _mark() if marked else 0
         done.set()
         thread.join()
+        seen.peak = max(highest - used, *seen.bytes)
+
+
+def _lower_the_mark() -> bool:
+    """Lets the system's high-water mark start anew from what is in use now; False where that cannot be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+        return _mark() > 0
+    except OSError:
+        return False
+
+
+def _mark() -> int:
+    """The most bytes that were resident since the mark was lowered; 0 where the system does not say."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def _hand_back() -> None:
@@ -72,6 +91,6 @@ def _glibc() -> ctypes.CDLL | None:
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
         return None
     m_mmap_threshold, m_trim_threshold = -3, -1  # from malloc.h
-    libc.mallopt(m_mmap_threshold, 2**20)
-    libc.mallopt(m_trim_threshold, 2**20)
+    libc.mallopt(m_mmap_threshold, 2**18)
+    libc.mallopt(m_trim_threshold, 2**18)
     return libc

@@ -34,6 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import PIL.Image
 import torch
 import torch.distributed as dist
@@ -66,6 +67,7 @@ def as_png(figure: Figure) -> Image:
     """A plot as a small PNG."""
     figure.savefig(png := io.BytesIO())
     PIL.Image.open(png).quantize(64).save(small := io.BytesIO(), "PNG", optimize=True)
+    plt.close(figure)
     return Image(small.getvalue())
 
 
@@ -115,13 +117,13 @@ viz.player(
     ["the film", "read with 16-bit indices"],
     fps=5,
     scale=5,
-    alt="the gold willow; beside it the same with a pale ghost, its blue taken from the green of other frames",
+    alt="the gold willow; beside it a white one with a blue ghost that opens before it, red in the last frames",
 )
 
 # %% [markdown]
-# No crash and no message. Numbers are stored colour by colour, red, green, blue; the count overflows near the end of
-# green, and from there on the kernel reads *something else*: what should be blue is green, two frames early. On a real
-# network you would have trained on that for a week.
+# No crash and no message. Numbers are stored colour by colour, red, green, blue; the count overflows in the last frames
+# of green, and from there on the kernel reads *something else*: what should be blue is green of four frames later, so a
+# blue ghost opens before its willow. On a real network you might have trained on that for a week.
 #
 # So the limit is a limit of **counting**. It does not ask how large a number is.
 
@@ -219,14 +221,14 @@ ax.axvline(2**31, color=viz.INK, linewidth=2)
 ax.text(2**31 * 1.15, 0.2, "$2^{31}$", color=viz.INK)
 ax.set(xscale="log", xlabel="numbers", yticks=places, yticklabels=list(decoder), xlim=(2e4, 2e10))
 ax.invert_yaxis()
-ax.legend(loc="lower left")
-show(figure, "bars that grow from 300 thousand to 4.6 thousand million; three of the layers pass the line at 2 to the 31")
+ax.legend(loc="upper left", bbox_to_anchor=(0.6, 1.02))
+show(figure, "bars that grow from 300 thousand to 4.6 thousand million; the last four layers pass the line at 2 to the 31")
 
 # %% [markdown]
-# Only the widest layers at full size are too large. For a clip of 16 frames of 768 × 768 the count says something else:
-# the limit lies at $2^{31} / (16 \cdot 768^2) \approx 227$ channels, and a decoder with 128 there never meets it. The
-# walkthrough that calls the limit 2 GB also reports that chunked convolution brought just such a decode from 32 GB to
-# 12 GB. Where no layer meets the limit, the method does nothing at all. Counting is a good lie detector.
+# The first layers are harmless, and the last four are all too large, on one side or both. Count also before you believe:
+# the walkthrough that calls the limit 2 GB reports that decoding 16 frames of 768 × 768 went from 32 GB to 12 GB, chunked
+# convolution among the reasons. For that clip the limit lies at $2^{31} / (16 \cdot 768^2) \approx 227$ channels. A
+# level of 128 channels never meets it, and where nothing meets the limit, the method does nothing at all.
 #
 # ## Estimate, measure, explain the gap
 #
@@ -267,15 +269,17 @@ print(f"output {mib:.0f} MiB, at the highest {plain.peak / MIB:.0f} MiB more tha
 figure, ax = viz.figure(width=7, height=2.4)
 ax.fill_between(plain.seconds, torch.tensor(plain.bytes) / MIB, color=viz.SPACE, alpha=0.6, step="post")
 ax.axhline(mib, color=viz.INK, linewidth=1.5, linestyle="--")
-ax.text(plain.seconds[-1] * 0.02, mib * 1.05, "the output", color=viz.INK)
-ax.set(xlabel="seconds", ylabel="MiB")
-show(figure, "memory climbs to twice the output, stays there during the convolution, and falls to the output at the end")
+ax.text(plain.seconds[-1] * 1.02, mib + 3, "the output", color=viz.INK)
+ax.set(xlabel="seconds", ylabel="MiB", xlim=(0, plain.seconds[-1] * 1.18))
+show(figure, "memory jumps to the size of the input, climbs slowly to twice that, drops, climbs again, ends at the output")
 
 # %% [markdown]
 # The estimate of most people is the output, and the machine takes twice that. (On a GPU, or with another version of
-# the library, your number may differ; that there is a gap will not.) The fast kernel wants the channels of one pixel
-# side by side in memory, and we keep pixels of one channel side by side. So it makes itself a **rearranged copy of the
-# whole input**, and throws it away at the end. Nobody ordered that, and it is gone before one can look.
+# the library, the number will differ; a gap there usually is.) The fast kernel wants the channels of one pixel side by
+# side in memory, and we keep the pixels of one channel side by side. Read the curve from the left. A jump: the kernel
+# makes itself a **rearranged copy of the whole input**. A slow rise: it writes the output, in its own layout. A drop: the
+# copy is let go. And a last small hill: the output is laid out as we wanted it. Nobody ordered the copies, and they are
+# gone before one can look.
 #
 # So there are two reasons to do a convolution piece by piece: a count that must not be passed, and scratch space that
 # grows with the size of the piece.
@@ -354,7 +358,7 @@ viz.player(
     [f"channels 1 to {4 * k}" for k in range(1, 5)],
     fps=5,
     scale=4,
-    alt="coloured ghosts of the willow, one after the other nearer to it; the last is the gold willow",
+    alt="three dull ghosts of the willow on a brownish ground; the last is the gold willow on black",
 )
 
 # %% [markdown]
@@ -362,7 +366,7 @@ viz.player(
 
 # %%
 whole_film = F.conv3d(seen_by_decoder, to_film, padding=1)
-print(f"sum of four parts against the whole: {(sums[-1] - whole_film).abs().max():.6f} apart at most")
+print(f"sum of four parts against the whole: {(sums[-1] - whole_film).abs().max():.4f} apart at most")
 
 # %% [markdown]
 # ## How many chunks?
@@ -424,10 +428,11 @@ print(f"up to 32: {(table == 0).sum()} divide, {(table == 1).sum()} do not, {(ta
 figure, ax = viz.figure(width=4.6, height=4)
 ax.imshow(table, cmap=ListedColormap(["#DDDDDD", viz.DATA, viz.INK]), origin="lower", extent=(0.5, 32.5, 0.5, 32.5))
 ax.plot(10, 3, "o", color="white", markeredgecolor=viz.INK)
-ax.annotate("a film: 3 channels,\n10 chunks asked for", (10, 3), (13, 8), color="white", arrowprops={"arrowstyle": "-", "color": "white"})
-ax.set(xlabel="chunks asked for", ylabel="channels", title="grey divides, gold does not, dark crashes")
+line = {"arrowstyle": "-", "color": "white"}
+ax.annotate("a film: 3 channels,\n10 chunks asked for", (10, 3), (13, 8), color="white", arrowprops=line)
+ax.set(xlabel="chunks asked for", ylabel="channels", title="grey divides, green does not, dark crashes")
 ax.grid(visible=False)
-show(figure, "above the diagonal a grey field speckled with gold; everything below the diagonal is dark")
+show(figure, "above the diagonal a grey field with green streaks; everything below the diagonal is dark")
 
 # %% [markdown]
 # Wherever the answer does not divide, the last chunk is smaller than the others: a second shape, a second plan, and on
@@ -483,7 +488,7 @@ for name, run in {
 }.items():
     y = run()
     (gradient,) = torch.autograd.grad((y * film).sum(), x)
-    print(f"{name:>8}: film off by {(y - decoded).abs().max():.5f}, gradient {gradient.norm():.3f}")
+    print(f"{name:>8}: film off by {(y - decoded).abs().max():.4f}, gradient {gradient.norm():.3f}")
 
 # %% [markdown]
 # ## Memory against chunks, live
@@ -512,8 +517,9 @@ def bars() -> Image:
         ax.bar(where, extra, 0.36, color=(viz.NOISE, viz.SPACE)[k], label=name)
     ax.axhline(plain.peak / MIB - mib, color=viz.INK, linestyle="--", linewidth=1.2)
     ax.set(xticks=range(len(counts)), xticklabels=counts, xlabel="chunks", ylabel="MiB beside the output")
-    ax.set(xlim=(-0.6, 3.6), ylim=(0, 230))
-    ax.legend(loc="upper right")
+    ax.set(xlim=(-0.6, 3.6), ylim=(0, 2.6 * mib))
+    if traces:
+        ax.legend(loc="upper right", ncols=2)
     return as_png(figure)
 
 
@@ -527,8 +533,8 @@ for n in counts:
 
 # %% [markdown]
 # Nothing is saved. (If your bars do fall, you have written it as the next cell does: well done.) The dashed line is the
-# plain convolution, and most of the chunked ones need *more*. The answer is the same, every convolution is small, and
-# yet the memory is not. Who holds it?
+# plain convolution, and the chunked ones need *more*. The answer is right, every convolution is small, and yet the
+# memory is not. Who holds it?
 #
 # At the last moment of the usual way of writing this there is a *list of all chunks*, which together are as large as
 # the output; then `torch.cat` makes the output, beside the list; then `+ bias` makes it a third time. The convolutions
@@ -558,13 +564,14 @@ for n in counts:
 
 # %% [markdown]
 # There it is, and with an honest kink. Beside the output there are now two things, each $1/n$ of a whole: the
-# rearranged copy of one chunk of the input, and one small result. The plain convolution has only the first, for it
-# writes straight into the output:
+# rearranged copy of one chunk of the input, $X/n$, and one small result, $Y/n$. The plain convolution has only the first
+# beside its output, for its result *is* the output:
 #
 # $$\text{plain: } X \qquad\qquad \text{in } n \text{ chunks: } \frac{X + Y}{n}$$
 #
-# So two chunks save *nothing*, four save a half, eight three quarters. (One chunk in this way of writing is the worst of
-# all.) Whoever promises that chunks divide the memory by $n$ has not measured.
+# So two chunks save next to *nothing*, four save about half, eight more again. Whoever promises that $n$ chunks divide the
+# memory by $n$ has not measured. (One chunk in this way of writing is worse than none. And if your last bar is higher
+# than the formula says: chunks of eight channels are narrow, and many a kernel's own layout rounds them up to sixteen.)
 #
 # How the memory rises and falls while the work is done, and with the slider for each number of chunks:
 
@@ -594,20 +601,35 @@ display(widgets.VBox([slider, window]))
 #
 # Floating-point sums depend on their order. A sum over 64 channels in eight parts is not, bit for bit, the sum in one
 # go. Is the chunked result then a little *wrong*? Wrong against what? Both are roundings of a truth that we can
-# compute, in float64:
+# compute, in float64. And because GPUs work in bfloat16, with its three digits, the same again for parts in bfloat16,
+# added up once in bfloat16 and once in float32:
 
 # %% tags=["nbval-ignore-output"]
-some = features[:, :, :3]
-truth = F.conv3d(some.double(), weight.double(), bias.double(), padding=(0, 1, 1))
-typical = truth.std().item()
-for n in (1, 2, 4, 8, 64):
-    terms = zip(some.chunk(n, dim=1), weight.chunk(n, dim=1), strict=True)
-    y = sum(F.conv3d(part, w, padding=(0, 1, 1)) for part, w in terms) + bias[:, None, None, None]
-    print(f"{n:2d} chunks: {(y - truth).abs().max() / typical:.1e} of a typical value from the truth")
+some, cuts = features[:, :, :3, :48], [1, 2, 4, 8, 16, 32, 64]
+truth = F.conv3d(some.double(), weight.double())
+errors = {"float32": [], "bfloat16, added in float32": [], "bfloat16, added in bfloat16": []}
+for n in cuts:
+    pairs = zip(some.chunk(n, dim=1), weight.chunk(n, dim=1), strict=True)
+    parts = [F.conv3d(part, w) for part, w in pairs]
+    rounded = [part.bfloat16() for part in parts]
+    totals = (sum(parts), sum(part.float() for part in rounded).bfloat16(), sum(rounded))
+    for found, total in zip(errors.values(), totals, strict=True):
+        found.append(((total.double() - truth).square().mean().sqrt() / truth.std()).item())
+print({name: [float(f"{e:.1g}") for e in found] for name, found in errors.items()})
+
+# %% tags=["nbval-ignore-output"]
+figure, ax = viz.figure(width=7, height=2.8)
+for (name, found), colour in zip(errors.items(), (viz.SPACE, viz.DATA, viz.NOISE), strict=True):
+    ax.plot(cuts, found, "o-", color=colour, label=name)
+ax.set(xscale="log", yscale="log", xticks=cuts, xticklabels=cuts, xlabel="chunks", ylabel="error / typical value")
+ax.minorticks_off()
+ax.legend(loc="center right")
+show(figure, "float32 flat near one ten-millionth; bfloat16 near two thousandths, rising with the chunks when added in bfloat16")
 
 # %% [markdown]
-# All are off in the seventh digit, the plain one included, which is what float32 promises. Chunks neither spoil nor
-# mend it. (In bfloat16, with three digits, partial sums would lose; the package keeps those sums in float32.)
+# In float32 all are off in the seventh digit, the plain one included, and that is what float32 promises: chunks neither
+# spoil nor mend it. In bfloat16 it matters *where the sum lives*. Added in bfloat16, every further chunk rounds the whole
+# sum once more. That is why the package keeps such sums in float32 until they are complete.
 #
 # ## Padding, cut as well
 #
@@ -715,7 +737,8 @@ def one_rank(rank: int, ranks: int, x: Tensor, weight: Tensor, bias: Tensor) -> 
 # machine; no network is needed. (Some ten seconds, nearly all of it Python starting twice.)
 
 # %%
-program = Path(tempfile.mkdtemp()) / "two_ranks.py"
+folder = tempfile.TemporaryDirectory()  # gone when the notebook closes
+program = Path(folder.name) / "two_ranks.py"
 header = "import os\nimport torch.distributed as dist\nimport torch.nn.functional as F\nfrom torch import Tensor\n\n\n"
 program.write_text(header + inspect.getsource(one_rank))
 sys.path.insert(0, str(program.parent))
@@ -730,7 +753,7 @@ print(f"this notebook is process {os.getpid()}; the film was made by {first['pid
 print(f"weights: {to_film.numel()} in all, {first['weights']} and {second['weights']} held")
 print(f"both ranks end with the same film: {torch.equal(first['y'], second['y'])}")
 print(f"each alone is off by {(first['alone'] - decoded).abs().max():.1f} and {(second['alone'] - decoded).abs().max():.1f}")
-print(f"real against pretended: {(first['y'] - pretended).abs().max():.6f} apart")
+print(f"real against pretended: {(first['y'] - pretended).abs().max():.4f} apart")
 
 # %% [markdown]
 # Not a simulation any more: two processes, neither of which has ever held all of the weights, and both have the willow.
@@ -758,7 +781,7 @@ def decode(rank, ranks):
 import two_decoders
 
 for rank, found in enumerate(run_processes(two_decoders.decode, 2, 2)):
-    print(f"rank {rank}: holds {found['share']:.0%} of the weights, its film is {found['apart']:.5f} from the whole decoder's")
+    print(f"rank {rank}: holds {found['share']:.0%} of the weights, its film is {found['apart']:.4f} from the whole decoder's")
 
 # %% [markdown]
 # ## Where all this lives
@@ -781,7 +804,7 @@ with torch.no_grad():
     print("below the limit, the same bits:", torch.equal(layer(seen_by_decoder), decoded))
     layer.numel_limit = limit
     mine = chunked_conv3d(seen_by_decoder, to_film, film_bias, limit, (1, 1, 1))
-    print(f"beyond it, yours and the package's are {(layer(seen_by_decoder) - mine).abs().max():.6f} apart")
+    print(f"beyond it, yours and the package's are {(layer(seen_by_decoder) - mine).abs().max():.4f} apart")
 
 # %% [markdown]
 # ## Reflection
