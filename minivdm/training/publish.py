@@ -66,9 +66,8 @@ Are the proportions right? Total variation between what the judge found and what
 
 ## Limits
 One shell per clip. Two shells in a caption come out as a mixture, because a bag of words cannot say which colour
-belongs to which shell. Fine structure is soft, and the
-faint spark that climbs before a burst most of all; a shell without a visible rise is not legal for the judge. The model
-has seen nothing but rendered fireworks. Licence: Apache-2.0.
+belongs to which shell. Fine structure is soft. A shell without a visible rise is not legal for the judge, and what is
+not legal is not as asked. The model has seen nothing but rendered fireworks. Licence: Apache-2.0.
 """
 
 
@@ -110,7 +109,7 @@ def _card(pipeline: UnetPipeline, steps: int, results: dict[str, Any], machine: 
         precision=training.precision,
         rate=training.learning_rate,
         machine=machine,
-        command=f"{command} --training.steps {steps} --run runs/toy",
+        command=f"{command} --run runs/toy",
         clips=results["clips"],
         sampler=results["sampler"],
         quality=_quality(results),
