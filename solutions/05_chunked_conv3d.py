@@ -33,6 +33,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+# %%
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import PIL.Image
@@ -49,7 +50,7 @@ from minivdm import viz
 from minivdm.config import load_preset
 from minivdm.course import check, hint  # noqa: F401
 from minivdm.data.fireworks import Scene, Shell, render
-from minivdm.memory import watch_memory
+from minivdm.memory import Watched, watch_memory
 from minivdm.vae import ChannelChunkConv3D, run_processes
 
 # %%
@@ -128,7 +129,7 @@ viz.player(
 # So the limit is a limit of **counting**. It does not ask how large a number is.
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** In the published code that this lesson grew from, the limit stands as `2**31`, and a widely read
+# **Predict first.** In the published code that this lesson grew from, the limit stands as `2**31`, and a
 # walkthrough of it adds the comment "2 GB". Four tensors follow. Which of them can a kernel with 32-bit indices count?
 # Write down yes or no for each before you run the cell.
 #
@@ -253,16 +254,16 @@ print("features:", tuple(features.shape), f"= {features.numel():,} numbers, {mib
 
 
 # %%
-def measured(run: Callable[[], Tensor]) -> tuple:
-    """Runs it once; returns what was seen of the memory meanwhile, and the result."""
+def measured(function: Callable[..., Tensor], *args, **options) -> tuple[Watched, Tensor]:
+    """Calls it once; returns what was seen of the memory meanwhile, and the result."""
     with torch.no_grad(), watch_memory() as seen:
-        result = run()
+        result = function(*args, **options)
     return seen, result
 
 
 # %% tags=["nbval-ignore-output"]
-measured(lambda: F.conv3d(features[:, :, :2], weight, bias, padding=1))  # the first call of all also loads code
-plain, whole = measured(lambda: F.conv3d(features, weight, bias, padding=1))
+measured(F.conv3d, features[:, :, :2], weight, bias, padding=1)  # the first call of all also loads code
+plain, whole = measured(F.conv3d, features, weight, bias, padding=1)
 print(f"output {mib:.0f} MiB, at the highest {plain.peak / MIB:.0f} MiB more than before")
 
 # %% tags=["nbval-ignore-output"]
@@ -331,9 +332,9 @@ wrong = (columns > 1e-5).nonzero().flatten().tolist()
 print(f"columns that are wrong: {wrong}, by up to {columns.max():.2f}")
 
 # %% [markdown]
-# A seam. At the cut each half sees zeros where its neighbour's pixels should be. In one layer the seam is two columns
-# wide, in a decoder of thirty layers it runs through half of the picture. One can cut with overlap, and compute the
-# border twice; cutting time has the same trouble (lesson 04 carried frames over the cut for that reason).
+# A seam. At the cut each half sees zeros where its neighbour's pixels should be. After one layer the seam is two columns
+# wide, and every further layer adds one on either side. One can cut with overlap, and compute the border twice; cutting
+# time has the same trouble (lesson 04 carried frames over the cut for that reason).
 #
 # Is there an axis along which a convolution has *no neighbours*? Write down what it computes,
 #
@@ -439,9 +440,9 @@ show(figure, "above the diagonal a grey field with green streaks; everything bel
 # several machines partners that wait for tensors of another size. And the dark half is a division by zero. It is hit by
 # the layers with the *fewest* channels and the *largest* pictures, the very first and the very last of a network.
 #
-# The same class has a second surprise. It asks whether to cut by looking at its **input** only. The layer `enlarged` of
-# a decoder, or a last layer that reads little and writes much, passes whole, however far its output is over the limit.
-# Your function has to look at both.
+# The same code has a second surprise. It decides whether to cut by looking at its **input** only. A layer that reads
+# little and writes much (our decoder's first writes 128 times what it reads) passes whole, however far its output is over
+# the limit. Your function has to look at both.
 #
 # ## The convolution in chunks
 #
@@ -497,15 +498,15 @@ for name, run in {
 # Measured is the highest memory *beside the output*, since the output has to be somewhere anyway.
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** The whole convolution took about 64 MiB beside its output. How much will your function take with
-# 2, 4 and 8 chunks? Write three numbers. (Think of what is alive at the last moment: of every tensor that your function
+# **Predict first.** The plain convolution took about as much again beside its output. How much will your function take
+# beside it with 2, 4 and 8 chunks? Write three numbers. (Think of what is alive at the last moment: of every tensor that your function
 # has made, and that nobody has thrown away yet.)
 #
 # *My guess: …*
 
 # %%
 counts = [1, 2, 4, 8]
-traces: dict[str, dict[int, object]] = {}
+traces: dict[str, dict[int, Watched]] = {}
 
 
 def bars() -> Image:
@@ -525,10 +526,10 @@ def bars() -> Image:
 
 # %% tags=["nbval-ignore-output"]
 live = display(bars(), display_id=True)
-traces["yours"], results = {}, {}
+traces["yours"] = {}
 for n in counts:
-    run = lambda n=n: chunked_conv3d(features, weight, bias, features.numel() // n, (1, 1, 1))  # noqa: E731
-    traces["yours"][n], results[n] = measured(run)
+    traces["yours"][n], y = measured(chunked_conv3d, features, weight, bias, features.numel() // n, (1, 1, 1))
+    assert torch.allclose(y, whole, atol=1e-4)
     live.update(bars())
 
 # %% [markdown]
@@ -559,7 +560,8 @@ def chunked_in_place(x: Tensor, weight: Tensor, bias: Tensor, n: int) -> Tensor:
 live = display(bars(), display_id=True)
 traces["in place"] = {}
 for n in counts:
-    traces["in place"][n], results[n] = measured(lambda n=n: chunked_in_place(features, weight, bias, n))
+    traces["in place"][n], y = measured(chunked_in_place, features, weight, bias, n)
+    assert torch.allclose(y, whole, atol=1e-4)
     live.update(bars())
 
 # %% [markdown]
@@ -756,7 +758,8 @@ print(f"each alone is off by {(first['alone'] - decoded).abs().max():.1f} and {(
 print(f"real against pretended: {(first['y'] - pretended).abs().max():.4f} apart")
 
 # %% [markdown]
-# Not a simulation any more: two processes, neither of which has ever held all of the weights, and both have the willow.
+# Not a simulation any more: two processes, each of which computed with half of the channels and half of the weights, and
+# both have the willow.
 #
 # A whole decoder goes the same way. The package replaces every 3D convolution in it by its parallel kind, and nothing
 # else has to know. Here is a small temporal decoder of lesson 04 (with random weights, for equality does not care), on
