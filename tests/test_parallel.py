@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from minivdm.errors import UserError
 from minivdm.vae import (
+    AutoEncoder2D,
     ChannelChunkConv3D,
     ColumnParallelConv3d,
     RowParallelConv3d,
@@ -96,6 +97,18 @@ def whole_decoder(rank, ranks):
     return found
 
 
+def whole_2d_decoder(rank, ranks):
+    """Also 2D convolutions, attention's 1×1 among them, and a last layer of 3 channels for up to 4 processes."""
+    torch.manual_seed(11)
+    vae = AutoEncoder2D(ch=8, ch_mult=(1, 2), num_res_blocks=1, z_channels=4).eval()
+    z = torch.randn(2, 4, 3, 5)
+    with torch.no_grad():
+        expected = vae.decode(z)
+        parallelize(vae.decoder)
+        assert not any(type(layer) is nn.Conv2d for layer in vae.decoder.modules())
+        return worst([(vae.decode(z), expected)])
+
+
 def chunks_inside(rank, ranks):
     """Spread over processes, and cut into chunks within each."""
     torch.manual_seed(10)
@@ -111,7 +124,7 @@ def chunks_inside(rank, ranks):
 
 def everything(rank, ranks):
     torch.set_default_dtype(torch.float64)
-    checks = (single_layers, pair_of_layers, first_process_counts, whole_decoder, chunks_inside)
+    checks = (single_layers, pair_of_layers, first_process_counts, whole_decoder, whole_2d_decoder, chunks_inside)
     found = {check.__name__: check(rank, ranks) for check in checks}
     with pytest.raises(UserError, match="1 output channels for"):
         ColumnParallelConv3d(4, 1, 3)
@@ -121,6 +134,10 @@ def everything(rank, ranks):
         ColumnParallelConv3d.from_conv(nn.Conv3d(8, 8, 3, groups=2))
     with pytest.raises(UserError, match="split is 'both'"):
         parallelize(nn.Sequential(), split="both")
+    torch.manual_seed(12)
+    mirrored = nn.Conv2d(4, 6, (3, 5), padding=(1, 2), dilation=(1, 1), stride=(2, 1), padding_mode="reflect")
+    x = torch.randn(2, 4, 6, 8)
+    assert torch.allclose(parallelize(nn.Sequential(mirrored))(x), mirrored(x))
     left = parallelize(nn.Sequential(nn.Conv3d(1, 1, 3), nn.Conv3d(8, 8, 3, groups=8), nn.Conv3d(8, 1, 3)))
     assert [type(layer) for layer in left] == [nn.Conv3d, nn.Conv3d, RowParallelConv3d]
     return found
@@ -135,6 +152,7 @@ def test_equal_to_one_process(ranks):
         assert result["pair_of_layers"] < 1e-12
         assert result["first_process_counts"] < 1e-12
         assert result["chunks_inside"] < 1e-12
+        assert result["whole_2d_decoder"] < 1e-11
         for error, held in result["whole_decoder"].values():
             assert error < 1e-11 and 1 / ranks < held < 1.1 / ranks + 0.05
 

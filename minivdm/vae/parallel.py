@@ -15,6 +15,7 @@ from typing import Self
 
 import torch
 import torch.distributed as dist
+from einops import rearrange
 from torch import Tensor, nn
 
 from minivdm.errors import UserError
@@ -177,8 +178,19 @@ class RowParallelConv3d(_ParallelConv3d):
         return y if self.bias is None else y + self.bias[:, None, None, None]
 
 
+class _OfPictures(nn.Module):
+    """A parallel 3D convolution of a single frame, in the place of a 2D one: (B, C, H, W) -> (B, D, H', W')."""
+
+    def __init__(self, conv: _ParallelConv3d):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(self.conv(rearrange(x, "b c h w -> b c 1 h w")), "b c 1 h w -> b c h w")
+
+
 def parallelize(module: nn.Module, group: Group = None, *, split: str = "column") -> nn.Module:
-    """Spreads every 3D convolution inside `module`, such as a whole VAE decoder, over the processes of a group.
+    """Spreads every 2D and 3D convolution inside `module`, such as a whole VAE decoder, over the processes of a group.
 
     Every process calls this on its own copy of the module, and then the module with the same input; each gets the whole
     output. `split` is "column" or "row"; a layer with fewer channels than processes on that side is split on the other,
@@ -192,13 +204,27 @@ def parallelize(module: nn.Module, group: Group = None, *, split: str = "column"
         kinds.reverse()
     for parent in list(module.modules()):
         for name, conv in list(parent.named_children()):
-            if type(conv) not in (nn.Conv3d, ChannelChunkConv3D) or conv.groups > 1:
+            if type(conv) not in (nn.Conv2d, nn.Conv3d, ChannelChunkConv3D) or conv.groups > 1:
                 continue
-            for kind in kinds:
-                if ranks <= (conv.out_channels if kind is ColumnParallelConv3d else conv.in_channels):
-                    setattr(parent, name, kind.from_conv(conv, group).train(conv.training))
-                    break
+            channels = {ColumnParallelConv3d: conv.out_channels, RowParallelConv3d: conv.in_channels}
+            kind = next((kind for kind in kinds if channels[kind] >= ranks), None)
+            if kind is None:
+                continue
+            flat = type(conv) is nn.Conv2d
+            layer = kind.from_conv(_as_3d(conv) if flat else conv, group)
+            setattr(parent, name, (_OfPictures(layer) if flat else layer).train(conv.training))
     return module
+
+
+def _as_3d(conv: nn.Conv2d) -> nn.Conv3d:
+    """The same convolution, of clips, frame by frame; it shares the weights' memory."""
+    padding = conv.padding if isinstance(conv.padding, str) else (0, *conv.padding)
+    sizes = ((1, *conv.kernel_size), (1, *conv.stride), padding, (1, *conv.dilation))
+    options = {"bias": conv.bias is not None, "padding_mode": conv.padding_mode, "device": "meta"}
+    as_3d = nn.Conv3d(conv.in_channels, conv.out_channels, *sizes, **options)
+    as_3d.weight = nn.Parameter(rearrange(conv.weight.detach(), "d c h w -> d c 1 h w"), conv.weight.requires_grad)
+    as_3d.bias = conv.bias
+    return as_3d
 
 
 def _ranks(group: Group) -> int:
