@@ -76,8 +76,7 @@ def test_places_can_count_differently(shape):
     weights = normal(*shape, seed=3).abs()
     frames = weights if len(shape) == 4 else rearrange(weights.expand(-1, -1, 4, -1, -1), "b c t h w -> (b t) c h w")
     expected = (rearrange((FILM - COPY).abs(), "b c t h w -> (b t) c h w") * frames).sum() / 8
-    given = weights if len(shape) == 4 else weights.expand(-1, -1, 4, -1, -1)
-    nll, weighted, _ = loss(FILM, COPY, None, given)
+    nll, weighted, _ = loss(FILM, COPY, None, weights)
     assert torch.allclose(weighted, expected)
     assert torch.allclose(nll, (FILM - COPY).abs().sum() / 8)
 

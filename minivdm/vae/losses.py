@@ -110,7 +110,9 @@ class VAELoss(nn.Module):
         likelihood = (distance + self.perceptual_weight * perceptual) / self.logvar.exp() + self.logvar
         weighted = likelihood
         if nll_weights is not None:
-            weighted = likelihood * (to_frames(nll_weights) if nll_weights.ndim == 5 else nll_weights)
+            if nll_weights.ndim == 5:
+                nll_weights = to_frames(nll_weights.expand(-1, -1, video.shape[2], -1, -1))
+            weighted = likelihood * nll_weights
         return VAELossTerms(batch_mean(likelihood), batch_mean(weighted), self._divergence(posterior, video))
 
     def terms(self, video: Tensor, reconstruction: Tensor, posterior: Any = None) -> dict[str, Tensor]:
