@@ -30,6 +30,7 @@ import math
 from collections.abc import Callable
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import PIL.Image
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,7 @@ def show(figure: Figure, alt: str) -> None:
     """Display a plot as a small PNG, with words for those who cannot see it."""
     figure.savefig(png := io.BytesIO())
     PIL.Image.open(png).quantize(64).save(small := io.BytesIO(), "PNG", optimize=True)
+    plt.close(figure)
     display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
 
 
@@ -648,7 +650,8 @@ for name, result in tested.items():
 
 # %% [markdown]
 # Most lit pixels of a firework hardly move, so fading does not look bad in *lit*. What it loses is the flight, and with
-# that its credit with the judge. The network spends the same count of numbers on what happens *between* the frames.
+# that its credit with the judge. The network spends the same count of numbers on what happens *between* the frames. It
+# pays with softness: look closely at the arms of the willow. Why it does just that is the question of lesson 06.
 #
 # ## A picture is a film of one frame
 #
@@ -815,7 +818,7 @@ stream(z)  # the willow, after which nobody clears the memory
 haunted = torch.cat([decode_piece(piece) for piece in second.split(1, dim=2)], dim=2)[:, :, 3:]
 strips = [frames_of(x)[0] for x in (clean, haunted)]
 strips.append((4 * (strips[1] - strips[0]).abs() - 1).clamp(-1, 1))
-display(viz.filmstrip(strips, labels=["memory cleared", "forgotten", "difference, × 4"], scale=2))
+display(viz.filmstrip(strips, labels=["memory cleared", "forgotten", "4 times the difference"], scale=2))
 
 # %% tags=["nbval-ignore-output"]
 wrong = (haunted - clean).square().mean((0, 1, 3, 4)).sqrt() / clean.std()
