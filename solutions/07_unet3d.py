@@ -1157,7 +1157,7 @@ viz.player([*averaged, *raw], ["average"] * 6 + ["raw"] * 6, columns=6, scale=6,
 # ## 7 · The same recipe, for longer
 #
 # A minute and a half is not enough, and nobody claims so. The repository ships the same kind of network, trained by the same `Trainer` from the preset
-# as it stands, at 32×32: 4,500 steps of 16 clips, 58 minutes on one core (its `MODEL_CARD.md` has the recipe and what the judge measured). One word
+# as it stands, at 32×32: 7,000 steps of 16 clips, 90 minutes on one core (its `MODEL_CARD.md` has the recipe and what the judge measured). One word
 # loads it:
 
 # %%
