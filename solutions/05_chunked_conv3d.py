@@ -171,13 +171,16 @@ for name, shape, bytes_each in (
 # On each axis a window of `kernel` taps, `dilation` apart, is moved in steps of `stride` over the axis and its
 # `padding`. Count the places where it fits, and multiply.
 
+
 # %%
 # exercise: 05.conv3d_output_numel
-Triple = tuple[int, int, int]
-
-
 def conv3d_output_numel(
-    shape: tuple[int, ...], out_channels: int, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple
+    shape: tuple[int, ...],
+    out_channels: int,
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    padding: tuple[int, int, int],
+    dilation: tuple[int, int, int],
 ) -> int:
     """How many numbers a 3D convolution of an input (B, C, T, H, W) writes, the whole batch together."""
     ### BEGIN SOLUTION
@@ -208,10 +211,15 @@ decoder = {
 }
 one, three = (1, 1, 1), (3, 3, 3)
 read = {name: math.prod(shape) for name, (shape, _) in decoder.items()}
-written = {name: conv3d_output_numel(shape, d, three, one, one, one) for name, (shape, d) in decoder.items()}
+written = {
+    name: conv3d_output_numel(shape, d, three, one, one, one) for name, (shape, d) in decoder.items()
+}
 for name in decoder:
     over = max(read[name], written[name]) / 2**31
-    print(f"{name:>8}: reads {read[name]:>13,}, writes {written[name]:>13,}" + (f"  {over:.2f} × 2³¹" * (over > 1)))
+    print(
+        f"{name:>8}: reads {read[name]:>13,}, writes {written[name]:>13,}"
+        + (f"  {over:.2f} × 2³¹" * (over > 1))
+    )
 
 # %% tags=["nbval-ignore-output"]
 figure, ax = viz.figure(width=7.5, height=3)
@@ -223,7 +231,10 @@ ax.text(2**31 * 1.15, 0.2, "$2^{31}$", color=viz.INK)
 ax.set(xscale="log", xlabel="numbers", yticks=places, yticklabels=list(decoder), xlim=(2e4, 2e10))
 ax.invert_yaxis()
 ax.legend(loc="upper left", bbox_to_anchor=(0.6, 1.02))
-show(figure, "bars that grow from 300 thousand to 4.6 thousand million; the last four layers pass the line at 2 to the 31")
+show(
+    figure,
+    "bars that grow from 300 thousand to 4.6 thousand million; the last four layers pass the line at 2 to the 31",
+)
 
 # %% [markdown]
 # The first layers are harmless, and the last four are all too large, on one side or both. Count also before you believe:
@@ -272,7 +283,10 @@ ax.fill_between(plain.seconds, torch.tensor(plain.bytes) / MIB, color=viz.SPACE,
 ax.axhline(mib, color=viz.INK, linewidth=1.5, linestyle="--")
 ax.text(plain.seconds[-1] * 1.02, mib + 3, "the output", color=viz.INK)
 ax.set(xlabel="seconds", ylabel="MiB", xlim=(0, plain.seconds[-1] * 1.18))
-show(figure, "memory jumps to the size of the input, climbs slowly to twice that, drops, climbs again, ends at the output")
+show(
+    figure,
+    "memory jumps to the size of the input, climbs slowly to twice that, drops, climbs again, ends at the output",
+)
 
 # %% [markdown]
 # The estimate of most people is the output, and the machine takes twice that. (On a GPU, or with another version of
@@ -309,7 +323,9 @@ solved = torch.linalg.solve(gram, rows.T @ rearrange(film, "b c t h w -> (b t h 
 to_film = rearrange(solved[:-1], "(c i j k) d -> d c i j k", i=3, j=3, k=3).contiguous()
 film_bias = solved[-1].clone()
 decoded = F.conv3d(seen_by_decoder, to_film, film_bias, padding=1)
-print(f"{tuple(to_film.shape)} weights; the decoded film is off by {(decoded - film).abs().max():.2f} at most")
+print(
+    f"{tuple(to_film.shape)} weights; the decoded film is off by {(decoded - film).abs().max():.2f} at most"
+)
 
 # %% [markdown]
 # The obvious cut is through the picture: decode the left half, decode the right half, lay them side by side.
@@ -427,7 +443,12 @@ print(f"up to 32: {(table == 0).sum()} divide, {(table == 1).sum()} do not, {(ta
 
 # %% tags=["nbval-ignore-output"]
 figure, ax = viz.figure(width=4.6, height=4)
-ax.imshow(table, cmap=ListedColormap(["#DDDDDD", viz.DATA, viz.INK]), origin="lower", extent=(0.5, 32.5, 0.5, 32.5))
+ax.imshow(
+    table,
+    cmap=ListedColormap(["#DDDDDD", viz.DATA, viz.INK]),
+    origin="lower",
+    extent=(0.5, 32.5, 0.5, 32.5),
+)
 ax.plot(10, 3, "o", color="white", markeredgecolor=viz.INK)
 line = {"arrowstyle": "-", "color": "white"}
 ax.annotate("a film: 3 channels,\n10 chunks asked for", (10, 3), (13, 8), color="white", arrowprops=line)
@@ -454,11 +475,13 @@ show(figure, "above the diagonal a grey field with green streaks; everything bel
 
 # %%
 # exercise: 05.chunked_conv3d
-def chunked_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, limit: int, padding: Triple) -> Tensor:
-    """Equal to F.conv3d(x, weight, bias, padding=padding), in convolutions of at most `limit` numbers each.
+def chunked_conv3d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, limit: int, padding: tuple[int, int, int]
+) -> Tensor:
+    """Equal to F.conv3d(x, weight, bias, padding=padding), in convolutions of at most `limit` numbers.
 
-    x (B, C, T, H, W), weight (D, C, t, h, w), bias (D,) or None. No convolution reads or writes more than `limit` numbers
-    while it has more than one channel.
+    x (B, C, T, H, W), weight (D, C, t, h, w), bias (D,) or None. No convolution reads or writes more
+    than `limit` numbers while it has more than one channel.
     """
     ### BEGIN SOLUTION
     one = (1, 1, 1)
@@ -528,7 +551,9 @@ def bars() -> Image:
 live = display(bars(), display_id=True)
 traces["yours"] = {}
 for n in counts:
-    traces["yours"][n], y = measured(chunked_conv3d, features, weight, bias, features.numel() // n, (1, 1, 1))
+    traces["yours"][n], y = measured(
+        chunked_conv3d, features, weight, bias, features.numel() // n, (1, 1, 1)
+    )
     assert torch.allclose(y, whole, atol=1e-4)
     live.update(bars())
 
@@ -590,7 +615,10 @@ def skyline(n: int) -> Figure:
 
 
 # %% tags=["nbval-ignore-output"]
-show(skyline(4), "a saw: the memory rises slowly to the output as chunk after chunk fills its place, with small teeth on top")
+show(
+    skyline(4),
+    "a saw: the memory rises slowly to the output as chunk after chunk fills its place, with small teeth on top",
+)
 window = widgets.Image(value=as_png(skyline(4)).data)
 slider = widgets.SelectionSlider(options=counts, value=4, description="chunks")
 slider.observe(lambda change: setattr(window, "value", as_png(skyline(change["new"])).data), names="value")
@@ -623,10 +651,20 @@ print({name: [float(f"{e:.1g}") for e in found] for name, found in errors.items(
 figure, ax = viz.figure(width=7, height=2.8)
 for (name, found), colour in zip(errors.items(), (viz.SPACE, viz.DATA, viz.NOISE), strict=True):
     ax.plot(cuts, found, "o-", color=colour, label=name)
-ax.set(xscale="log", yscale="log", xticks=cuts, xticklabels=cuts, xlabel="chunks", ylabel="error / typical value")
+ax.set(
+    xscale="log",
+    yscale="log",
+    xticks=cuts,
+    xticklabels=cuts,
+    xlabel="chunks",
+    ylabel="error / typical value",
+)
 ax.minorticks_off()
 ax.legend(loc="center right")
-show(figure, "float32 flat near one ten-millionth; bfloat16 near two thousandths, rising with the chunks when added in bfloat16")
+show(
+    figure,
+    "float32 flat near one ten-millionth; bfloat16 near two thousandths, rising with the chunks when added in bfloat16",
+)
 
 # %% [markdown]
 # In float32 all are off in the seventh digit, the plain one included, and that is what float32 promises: chunks neither
@@ -663,7 +701,9 @@ check("05.pad_3x3x3", pad_3x3x3)
 # %%
 padded = pad_3x3x3(features)
 by_channels = torch.cat([pad_3x3x3(part) for part in features.chunk(8, dim=1)], dim=1)
-print(f"{features.numel():,} numbers become {padded.numel():,}; in 8 chunks equal to the last bit: {torch.equal(padded, by_channels)}")
+print(
+    f"{features.numel():,} numbers become {padded.numel():,}; in 8 chunks equal to the last bit: {torch.equal(padded, by_channels)}"
+)
 
 # %% [markdown]
 # ## The same sum, on two machines
@@ -754,7 +794,9 @@ print(f"this notebook is process {os.getpid()}; the film was made by {first['pid
 # %%
 print(f"weights: {to_film.numel()} in all, {first['weights']} and {second['weights']} held")
 print(f"both ranks end with the same film: {torch.equal(first['y'], second['y'])}")
-print(f"each alone is off by {(first['alone'] - decoded).abs().max():.1f} and {(second['alone'] - decoded).abs().max():.1f}")
+print(
+    f"each alone is off by {(first['alone'] - decoded).abs().max():.1f} and {(second['alone'] - decoded).abs().max():.1f}"
+)
 print(f"real against pretended: {(first['y'] - pretended).abs().max():.4f} apart")
 
 # %% [markdown]
@@ -784,7 +826,9 @@ def decode(rank, ranks):
 import two_decoders
 
 for rank, found in enumerate(run_processes(two_decoders.decode, 2, 2)):
-    print(f"rank {rank}: holds {found['share']:.0%} of the weights, its film is {found['apart']:.4f} from the whole decoder's")
+    print(
+        f"rank {rank}: holds {found['share']:.0%} of the weights, its film is {found['apart']:.4f} from the whole decoder's"
+    )
 
 # %% [markdown]
 # ## Where all this lives
