@@ -38,6 +38,7 @@ from einops import rearrange
 from IPython.display import Image, display
 from torch import Tensor, nn
 
+# %%
 from minivdm import viz
 from minivdm.config import load_preset
 from minivdm.course import check, hint  # noqa: F401
@@ -740,6 +741,7 @@ def rebuild(model: AutoEncoder2D, x: Tensor) -> Tensor:
     return model.decode(model.encode(x, sample=False)).clamp(-1, 1)
 
 
+# %%
 def train_vae(model: AutoEncoder2D, steps: int, light: float, kl_weight: float, live) -> None:
     """`steps` batches of 8 frames; a lit pixel counts `light` times."""
     thrown, claim = dice(45), nn.Parameter(torch.tensor(-1.5))
@@ -926,6 +928,9 @@ for name, factor, channels in (("ours", shipped.downsampling, 4), ("Stable Diffu
 against(wide, {"rebuilt": rebuild(shipped, wide)}, "eight frames of 48 by 48 and their reconstructions")
 
 # %% [markdown]
+# The fireworks come back, under a night that is a shade too bright inside a dark frame. "Any size" means that it runs: the
+# norms and the attention look at the whole picture, and these have never seen one of this size. Published VAEs saw many.
+#
 # ## Look at the latent
 #
 # What are those 256 numbers? Four channels of 8 × 8. The first three as red, green and blue, and the film beside it:
@@ -988,7 +993,8 @@ viz.player(
 )
 
 # %% [markdown]
-# One place is four pixels, and nothing else happens. So a latent is not a sentence about the film; it is a film, in other words and fewer.
+# One place is four pixels. (The curtain at the left is the old edge, which has moved inside: zeros beyond the edge tell a
+# place where it is, and the decoder takes its word for it.) So a latent is not a sentence about the film; it is a film, in other words and fewer.
 # Where is attention in all that? In the middle of the encoder, at 8 × 8. With values $v$ that are 64 different flags,
 # one for each place, *your* `spatial_attention` returns the weights themselves: how much each place looks at each other.
 
