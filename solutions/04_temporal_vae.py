@@ -37,7 +37,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from IPython.display import Image, display
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from minivdm import viz
@@ -59,11 +58,13 @@ def dice(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(1000 * seed + number)
 
 
-def show(figure: Figure, alt: str) -> None:
-    """Display a plot as a small PNG, with words for those who cannot see it."""
-    figure.savefig(png := io.BytesIO())
-    PIL.Image.open(png).quantize(64).save(small := io.BytesIO(), "PNG", optimize=True)
-    plt.close(figure)
+def show(picture: plt.Figure | PIL.Image.Image, alt: str) -> None:
+    """Display a plot or a picture as a small PNG, with words for those who cannot see it."""
+    if isinstance(picture, plt.Figure):
+        picture.savefig(png := io.BytesIO())
+        plt.close(picture)
+        picture = PIL.Image.open(png).quantize(64)  # plenty for lines
+    picture.save(small := io.BytesIO(), "PNG", optimize=True)
     display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
 
 
@@ -81,7 +82,8 @@ print(f"{still:.0%} of its numbers change by less than 1 % of the scale from one
 
 # %% tags=["nbval-ignore-output"]
 news = torch.cat([torch.zeros_like(film[:, :, :1]), change], dim=2).clamp(-1, 1)
-viz.filmstrip([film[0, :, ::2], news[0, :, ::2]], labels=["the film", "what is new"], scale=3)
+strips = viz.filmstrip([film[0, :, ::2], news[0, :, ::2]], labels=["the film", "what is new"], scale=3)
+show(strips, "a spark climbs and bursts into a willow; beneath, grey but for the edges of what moves")
 
 # %% [markdown]
 # ## The bill
@@ -758,7 +760,7 @@ def screen(count: int) -> PIL.Image.Image:
 
 slider = widgets.IntSlider(value=3, min=1, max=5, description="arrived")
 display(widgets.interactive(lambda count: display(screen(count)), count=slider))
-display(screen(3))
+show(screen(3), "the first nine frames of the willow, then grey: this is what three latent frames tell")
 
 # %% [markdown]
 # ### Memory
@@ -818,7 +820,11 @@ stream(z)  # the willow, after which nobody clears the memory
 haunted = torch.cat([decode_piece(piece) for piece in second.split(1, dim=2)], dim=2)[:, :, 3:]
 strips = [frames_of(x)[0] for x in (clean, haunted)]
 strips.append((4 * (strips[1] - strips[0]).abs() - 1).clamp(-1, 1))
-display(viz.filmstrip(strips, labels=["memory cleared", "forgotten", "4 times the difference"], scale=2))
+labels = ["memory cleared", "forgotten", "4 times the difference"]
+show(
+    viz.filmstrip(strips, labels, scale=2),
+    "the blue peony twice; the difference: a ghost of the willow at the start",
+)
 
 # %% tags=["nbval-ignore-output"]
 wrong = (haunted - clean).square().mean((0, 1, 3, 4)).sqrt() / clean.std()
