@@ -12,12 +12,15 @@ model was loaded. Weights are random; memory does not depend on them.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 MIB = 2**20
+# glibc keeps freed blocks for later, more of them on some days than on others, which would hide what is really needed.
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def resident(which: str) -> int:
@@ -70,7 +73,7 @@ def measure(way: str, frames: int, size: int) -> None:
 def in_its_own_process(way: str, frames: int, size: int) -> tuple[int, float, int]:
     """Bytes above the loaded model, seconds, bytes of the loaded model."""
     command = [sys.executable, __file__, "measure", way, str(frames), str(size)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | GIVE_BACK)
     if done.returncode:
         raise SystemExit(f"{way} of {frames} frames failed:\n{done.stderr}")
     above, seconds, loaded = done.stdout.split()
