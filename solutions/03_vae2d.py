@@ -482,7 +482,7 @@ except IndexError as error:
 # Axis 2 was forgotten: time. So every *frame* gets a bill of its own, the average divides by their number, and a nat
 # in a film of nine frames costs a ninth of a nat in a still. Nothing crashes: the gradients point the right way and
 # are too small. Whoever then trains on longer films has quietly changed the price. (On single pictures, four axes, it
-# does crash, which is how it was found.) A check that would have caught it: *a film twice as long, each half the same,
+# does crash, as you saw.) A check that would have caught it: *a film twice as long, each half the same,
 # has twice the bill.*
 
 # %%
@@ -883,7 +883,7 @@ rows = {name: answer[:: len(exam) // 8][:8] for name, answer in answers.items() 
 against(eight, rows, "row by row sharper and more colourful, from the smudge to the shipped one")
 
 # %% [markdown]
-# Does it matter? The judge of lesson 01 reads what the shell was. Forty films of shells that no training has seen:
+# Does it matter? The judge of lesson 01 reads what the shell was. Forty films that no training has seen:
 # as they are, as smudges of 243 numbers a frame, and rebuilt from 256.
 
 # %% tags=["nbval-ignore-output"]
@@ -1146,8 +1146,8 @@ print(f"and the last step, which sampling takes for pure noise, still holds {lef
 # %% [markdown]
 # Too small, and the film is gone at the first steps: the network trains for most of its life on pure noise. Too large,
 # and for hundreds of steps the noise is too faint to see, while the network's inputs are five times what its layers
-# expect. Nothing crashes. The loss is even lower. It is one of the commonest mistakes in latent diffusion; 0.18215
-# belongs to *one* set of weights, and SDXL's VAE has another (0.13025).
+# expect. Nothing crashes in either case, and who drowns the latents even sees a lower loss: noise alone is easily told.
+# 0.18215 belongs to *one* set of weights, and SDXL's VAE has another (0.13025).
 #
 # ## Where all this lives
 #
