@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import functools
 import sys
 import threading
 import time
@@ -77,20 +76,13 @@ def _mark() -> int:
 
 
 def _hand_back() -> None:
-    libc = _glibc()
-    if libc is not None:
-        libc.malloc_trim(0)
-
-
-@functools.cache
-def _glibc() -> ctypes.CDLL | None:
-    """The C library, told to keep no large blocks for itself; None where it is another one."""
     if not sys.platform.startswith("linux"):
-        return None
+        return
     libc = ctypes.CDLL(None)
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
-        return None
-    m_mmap_threshold, m_trim_threshold = -3, -1  # from malloc.h
+        return  # another C library than glibc
+    m_trim_threshold, m_mmap_threshold, m_mmap_max = -1, -3, -4  # from malloc.h
     libc.mallopt(m_mmap_threshold, 2**18)
     libc.mallopt(m_trim_threshold, 2**18)
-    return libc
+    libc.mallopt(m_mmap_max, 2**16)  # its default: a training in this process may have set it to 0
+    libc.malloc_trim(0)
