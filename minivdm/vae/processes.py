@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,14 @@ def run_processes(function: Callable[..., Any], ranks: int, *args: Any, timeout_
     """
     threads = max(1, torch.get_num_threads() // ranks)
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_work, (function, ranks, folder, threads, timeout_s, args), nprocs=ranks)
+        try:
+            mp.spawn(_work, (function, ranks, folder, threads, timeout_s, args), nprocs=ranks)
+        except Exception as error:
+            # The others fail as well, since one has left them, and may be heard first: tell what came first.
+            failures = sorted(Path(folder).glob("*.failed"), key=lambda path: path.stat().st_mtime_ns)
+            if not failures:
+                raise
+            raise RuntimeError(f"in process {failures[0].stem}: {failures[0].read_text()}") from error
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
@@ -38,5 +46,8 @@ def _work(rank: int, function: Callable, ranks: int, folder: str, threads: int, 
     try:
         torch.save(function(rank, *args), Path(folder) / f"{rank}.pt")
         dist.barrier()  # nobody leaves while another still listens
+    except Exception:
+        (Path(folder) / f"{rank}.failed").write_text(traceback.format_exc())
+        raise
     finally:
         dist.destroy_process_group()
