@@ -68,8 +68,8 @@ def test_bears_small_faults_and_other_generators():
 def test_refuses_what_is_no_firework(name):
     spoil = SPOILT[name]
     verdicts = judge(spoil(clips("single", 64)[1], seeded(3)))
-    # a cross-fade in which one clip outshines the others is a firework with faint ghosts: about one in four passes
-    most = 24 if name == "clips cross-faded" else 5
+    # a cross-fade in which one clip outshines the others is a firework with faint ghosts: about one in five passes
+    most = 18 if name == "clips cross-faded" else 5
     assert sum(verdict.legal for verdict in verdicts) <= most
 
 

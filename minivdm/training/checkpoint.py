@@ -20,6 +20,7 @@ from torch import Tensor
 from minivdm.errors import UserError
 
 Tensors = dict[str, Tensor]
+FULL = 2**20  # bytes: with less left than that, no space is why a write failed
 
 
 def checkpoint_name(step: int) -> str:
@@ -54,8 +55,9 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        full = partial.exists() and shutil.disk_usage(partial).free < FULL  # torch and safetensors do not say so
         shutil.rmtree(partial, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(
             f"could not write checkpoint {final}: {reason}; make room or pick another --run, then add --resume "
             f"(earlier checkpoints are whole)"
