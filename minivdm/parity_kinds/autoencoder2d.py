@@ -12,7 +12,7 @@ from minivdm.parity import state_dict
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.autoencoder_kl import autoencoder_from_upstream
 from minivdm.vae.distributions import DiagonalGaussianDistribution
-from minivdm.vae.weights import load_weights
+from minivdm.weights import load_weights
 
 Outputs = Iterator[tuple[str, Tensor, str]]  # name, our value, tolerance
 

@@ -13,7 +13,7 @@ from minivdm.vae.distributions import DiagonalGaussianDistribution
 from minivdm.vae.open_sora import video_autoencoder_from_opensora
 from minivdm.vae.temporal import TemporalVAE, TemporalVAEConfig
 from minivdm.vae.temporal_blocks import ResBlock
-from minivdm.vae.weights import load_weights
+from minivdm.weights import load_weights
 
 Outputs = Iterator[tuple[str, Tensor, Tensor, str]]
 

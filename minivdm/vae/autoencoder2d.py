@@ -16,7 +16,7 @@ from minivdm.errors import UserError
 from minivdm.vae.autoencoder_kl import arguments_from_diffusers, autoencoder_from_upstream
 from minivdm.vae.blocks2d import Downsample, Middle, ResnetBlock, Upsample, group_norm, silu
 from minivdm.vae.distributions import DiagonalGaussianDistribution
-from minivdm.vae.weights import SafeHubMixin, load_weights, read_config, read_weights
+from minivdm.weights import SafeHubMixin, load_weights, read_config, read_weights
 
 
 @dataclass(frozen=True)

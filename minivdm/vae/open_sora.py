@@ -9,7 +9,7 @@ from minivdm.errors import UserError
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.temporal import VAE_TEMPORAL_SD, TemporalVAE, TemporalVAEConfig
 from minivdm.vae.video import VideoAutoencoder
-from minivdm.vae.weights import load_weights, read_weights
+from minivdm.weights import load_weights, read_weights
 
 # Its 2D VAE, in diffusers' words: that of Stable Diffusion XL.
 SDXL_VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4}

@@ -17,7 +17,7 @@ from minivdm.vae.causal_conv import CausalConv3d, Tails, pad_at_dim
 from minivdm.vae.distributions import DiagonalGaussianDistribution
 from minivdm.vae.pieces import FrameNoise, collect, latent_frames
 from minivdm.vae.temporal_blocks import VAE_TEMPORAL_SD, Decoder, Encoder, TemporalVAEConfig, depth_to_time
-from minivdm.vae.weights import SafeHubMixin
+from minivdm.weights import SafeHubMixin
 
 __all__ = ["VAE_TEMPORAL_SD", "TemporalVAE", "TemporalVAEConfig", "depth_to_time"]
 

@@ -19,7 +19,7 @@ from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.distributions import DiagonalGaussianDistribution
 from minivdm.vae.pieces import FrameNoise, collect
 from minivdm.vae.temporal import TemporalVAE
-from minivdm.vae.weights import read_config
+from minivdm.weights import read_config
 
 
 class VideoAutoencoder(nn.Module):
