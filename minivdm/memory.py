@@ -43,11 +43,13 @@ def watch_memory(every: float = 0.001) -> Iterator[Watched]:
     start, used = time.perf_counter(), process.memory_info().rss
 
     def look() -> None:
+        finished = False
         while True:
             seen.seconds.append(time.perf_counter() - start)
             seen.bytes.append(process.memory_info().rss - used)
-            if done.wait(every):
+            if finished:  # and one more look has been taken since
                 return
+            finished = done.wait(every)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

@@ -165,14 +165,14 @@ def test_odd_sizes_lose_their_last_row_and_column_when_asked_to(vae):
 
 
 def _golden(path, model, batch, frame_count, height, width, seed):
-    """A golden file of another size, its outputs computed by plain functions."""
+    """A golden file of another size, its outputs computed by plain functions in double precision."""
     torch.manual_seed(seed)
     vae = AutoEncoder2D(**model)
     weights = {key: torch.randn_like(value) * 0.2 for key, value in vae.state_dict().items()}
     sizes = (len(model["ch_mult"]), model["num_res_blocks"])
     scale, shift = model["scale_factor"], model["shift_factor"]
-    x = rand(batch, 3, frame_count, height, width, seed=seed).requires_grad_()
-    leaves = {key: value.clone().requires_grad_() for key, value in weights.items()}
+    x = rand(batch, 3, frame_count, height, width, seed=seed).double().requires_grad_()
+    leaves = {key: value.double().requires_grad_() for key, value in weights.items()}
     moments = by_hand.encode(leaves, by_hand.frames(x), *sizes)
     mean, logvar = moments.chunk(2, dim=1)
     noise = torch.randn_like(mean)
@@ -186,7 +186,7 @@ def _golden(path, model, batch, frame_count, height, width, seed):
         "video/out/moments": clips(moments),
         "video/out/z": clips(scale * (mean - shift)),
         "video/out/mean": clips(mean),
-        "video/out/recon": clips(by_hand.decode(weights, mean.detach(), *sizes)),
+        "video/out/recon": clips(by_hand.decode(leaves, mean.detach(), *sizes)),
         "forward_sampled/in/x": x.detach().clone(),
         "forward_sampled/in/noise": clips(noise),
         "forward_sampled/out/moments": clips(moments),
@@ -203,7 +203,7 @@ def _golden(path, model, batch, frame_count, height, width, seed):
         "cases": json.dumps({"video": {}, "forward_sampled": {}}),
         "reference": "hpcaitech/Open-Sora main (v2.0) opensora/models/vae/autoencoder_2d.py",
     }
-    save_file(tensors, path, metadata)
+    save_file({name: tensor.float() for name, tensor in tensors.items()}, path, metadata)
 
 
 @pytest.mark.parametrize("seed, levels", [(5, [1]), (6, [1, 3, 1])])
@@ -222,5 +222,6 @@ def test_parity_at_other_seeds_and_sizes(tmp_path, capsys, seed, levels):
         "shift_factor": -0.2,
     }
     path = tmp_path / "anything.safetensors"
-    _golden(path, model, batch=3, frame_count=2, height=8, width=4, seed=seed)
+    # At two places a group of one channel is normalised to +1 and -1 whatever it was: its gradient is rounding only.
+    _golden(path, model, batch=3, frame_count=2, height=16, width=12, seed=seed)
     assert parity.run([path]) == 0, capsys.readouterr().out
