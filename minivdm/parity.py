@@ -47,6 +47,8 @@ KINDS: dict[str, str] = {
     r"Open-Sora main .*autoencoder_2d": "minivdm.parity_kinds.autoencoder2d:compare",
     r"Open-Sora v1\.2 .*STDiT3Block": "minivdm.parity_kinds.stdit3_blocks:compare",
     r"Open-Sora v1\.2 .*STDiT3$": "minivdm.parity_kinds.stdit3:compare",
+    r"Open-Sora v1\.2 .*RFLOW": "minivdm.parity_kinds.rectified_flow:compare",
+    r"Open-Sora v1\.2 .*MaskGenerator": "minivdm.parity_kinds.frame_masks:compare",
 }
 
 # Largest |ours - recorded| / max(1, max|recorded|). Real mistakes can be as small as 1e-5: do not loosen these.

@@ -1,7 +1,7 @@
 """Noise schedules, the diffusion process, samplers and guidance. Imports nothing from the other rooms.
 
 Read in this order: `schedules`, `gaussian` (with its `tables` and `thresholding`), `samplers`, `dpm_solver`,
-`guidance`, `flow_euler`.
+`guidance`, `flow_euler`, `rectified_flow`, `masks`.
 """
 
 from minivdm.diffusion.gaussian import Gaussian, GaussianDiffusion, Model, draw_noise
