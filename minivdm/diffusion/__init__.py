@@ -5,7 +5,8 @@ Read in this order: `schedules`, `gaussian` (with its `tables` and `thresholding
 """
 
 from minivdm.diffusion.gaussian import Gaussian, GaussianDiffusion, Model, draw_noise
-from minivdm.diffusion.guidance import classifier_free
+from minivdm.diffusion.guidance import classifier_free, image_and_text, oscillating
+from minivdm.diffusion.rectified_flow import RectifiedFlow
 from minivdm.diffusion.samplers import ddim_sample, ddim_step, ddim_timesteps, sample
 from minivdm.diffusion.schedules import (
     alphas_cumprod,
@@ -23,6 +24,7 @@ __all__ = [
     "Gaussian",
     "GaussianDiffusion",
     "Model",
+    "RectifiedFlow",
     "alphas_cumprod",
     "betas_from_alphas_cumprod",
     "classifier_free",
@@ -32,8 +34,10 @@ __all__ = [
     "ddim_timesteps",
     "draw_noise",
     "extract",
+    "image_and_text",
     "linear_betas",
     "make_betas",
+    "oscillating",
     "rescale_zero_terminal_snr",
     "sample",
     "scaled_linear_betas",
