@@ -6,12 +6,13 @@ import signal
 
 import pytest
 import torch
+from run_weights import run_weights
 
 from minivdm.config import load_preset
 from minivdm.errors import UserError
 from minivdm.pipelines import UnetPipeline
 from minivdm.training import trainer as trainer_module
-from minivdm.training.checkpoint import list_checkpoints, read_tensors
+from minivdm.training.checkpoint import list_checkpoints
 from minivdm.training.tasks import NoisePredictionTask, collate, tile
 from minivdm.training.trainer import Interrupted, Trainer
 
@@ -54,13 +55,6 @@ def _run(folder, steps, resume=False, **overrides):
     return trainer
 
 
-def _weights(folder):
-    newest = list_checkpoints(folder)[-1]
-    return read_tensors(newest / "model.safetensors") | {
-        f"ema.{name}": tensor for name, tensor in read_tensors(newest / "ema.safetensors").items()
-    }
-
-
 def _numbers(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "clips_per_second"} for row in rows]
@@ -79,7 +73,7 @@ def test_resuming_equals_never_stopping(tmp_path, accumulate, precision, focus):
     _run(tmp_path / "parts", 4, **overrides)
     _run(tmp_path / "parts", 10, resume=True, **overrides)
     trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
-    whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
+    whole, parts = run_weights(tmp_path / "whole"), run_weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert _numbers(tmp_path / "whole") == _numbers(tmp_path / "parts")
@@ -143,7 +137,7 @@ def test_each_clip_has_its_own_noise_whatever_its_neighbours(tmp_path):
     assert together.unique().numel() == 5
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_therun_weights(tmp_path):
     config = load_preset("toy", TINY | {"training.steps": 10})
     task = NoisePredictionTask(config)
     trainer = Trainer(task, config, tmp_path / "run", progress=False)
@@ -157,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights(tmp_path)
         trainer.run()
     assert "\n" not in str(error.value)
     assert list_checkpoints(tmp_path / "run")[-1].name == "step-00000005"
-    assert all(tensor.isfinite().all() for tensor in _weights(tmp_path / "run").values())
+    assert all(tensor.isfinite().all() for tensor in run_weights(tmp_path / "run").values())
 
 
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
@@ -179,7 +173,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
     _run(tmp_path / "whole", 10)
     assert all(
         torch.equal(a, b)
-        for a, b in zip(_weights(tmp_path / "run").values(), _weights(tmp_path / "whole").values(), strict=True)
+        for a, b in zip(run_weights(tmp_path / "run").values(), run_weights(tmp_path / "whole").values(), strict=True)
     )
 
 

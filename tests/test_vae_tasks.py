@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from einops import rearrange
+from run_weights import run_weights
 
 from minivdm.config import load_preset
 from minivdm.errors import UserError
@@ -71,13 +72,6 @@ def _train(task, folder, pictures, stop=None, resume=False, **overrides):
     return trainer
 
 
-def _weights(folder):
-    newest = list_checkpoints(folder)[-1]
-    return read_tensors(newest / "model.safetensors") | {
-        f"ema.{name}": tensor for name, tensor in read_tensors(newest / "ema.safetensors").items()
-    }
-
-
 @pytest.mark.parametrize(("task", "precision"), [("vae2d", "bf16"), ("temporal_vae", "fp32")])
 def test_resuming_with_a_critic_equals_never_stopping(tmp_path, pictures, task, precision):
     trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
@@ -88,7 +82,7 @@ def test_resuming_with_a_critic_equals_never_stopping(tmp_path, pictures, task, 
     trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert {"psnr", "psnr_lit", "ssim", "kl", "reconstruction", "critic_loss"} <= set().union(*rows)
-    one, other = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
+    one, other = run_weights(tmp_path / "whole"), run_weights(tmp_path / "parts")
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     assert any((tmp_path / "whole" / "samples").glob("*.gif"))
@@ -125,7 +119,7 @@ def test_the_2d_vae_stays_as_it_was_while_time_is_learnt(tmp_path, pictures):
     trainer = _train("temporal_vae", tmp_path / "run", pictures, vae_loss__perceptual=0.0, vae_loss__critic=None)
     after = trainer.task.vae2d.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any("2d" in name for name in _weights(tmp_path / "run")), "its weights do not belong into this run"
+    assert not any("2d" in name for name in run_weights(tmp_path / "run")), "its weights do not belong into this run"
 
 
 def test_batches_have_one_frame_or_any_number_of_them(pictures):

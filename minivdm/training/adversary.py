@@ -7,16 +7,7 @@ from torch import Tensor, nn
 
 from minivdm.settings import VaeLossConfig
 from minivdm.training.critic_switch import CriticSwitch
-from minivdm.vae.critic_losses import (
-    adaptive_weight,
-    generator_loss,
-    gradient_penalty,
-    hinge_d_loss,
-    vanilla_d_loss,
-    wgan_d_loss,
-)
-
-CRITIC_LOSSES = {"hinge": hinge_d_loss, "vanilla": vanilla_d_loss, "wgan": wgan_d_loss}
+from minivdm.vae.critic_losses import CRITIC_LOSSES, adaptive_weight, generator_loss, gradient_penalty
 
 
 class Adversary(nn.Module):

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.judge import prompt_accuracy
-from minivdm.vae.metrics import psnr, psnr_lit, ssim
+from minivdm.vae.metrics import likeness
 
 BATCH = 16  # clips reconstructed at once
 KINDS = {"single": ("single", None), "scene of 1": ("scene", 1), "scene of 2": ("scene", 2), "scene of 3": ("scene", 3)}
@@ -33,12 +32,9 @@ def evaluate_vae(
         scenes = [data.scenes[index] for index in chosen]
         parts = tqdm(videos.split(BATCH), desc=kind, leave=False)
         again = torch.cat([rebuild(part).clamp(-1, 1).cpu() for part in parts])
-        flat, flat_again = (rearrange(video, "b c t h w -> (b t) c h w") for video in (videos, again))
         results[kind] = {
             "clips": len(chosen),
-            "psnr": psnr(videos, again).mean().item(),
-            "psnr_lit": psnr_lit(videos, again).mean().item(),
-            "ssim": ssim(flat, flat_again).mean().item(),
+            **likeness(videos, again),
             "rendered": prompt_accuracy(videos, scenes),
             "judged": prompt_accuracy(again, scenes),
         }

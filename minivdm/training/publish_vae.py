@@ -48,8 +48,8 @@ in `config.yaml`, the log in `metrics.jsonl` and `loss.png`. To make it again:
 
 ## Measured quality
 Reconstructions of clips of the test split, half of which hold combinations that training never showed. PSNR over all
-pixels flatters: an empty sky scores 20 dB. So there is a second one over the pixels that are lit. What the judge can
-still read says whether what matters is there: colours, shapes, sizes, places, the order of the bursts, a visible rise.
+pixels flatters: an empty sky scores about 20 dB. So there is a second one over the pixels that are lit. What the judge
+can still read says whether what matters is there: colours, shapes, sizes, places, the order of the bursts, a rise.
 
 {table}
 

@@ -6,7 +6,6 @@ perceptual weight or a critic the latents are decoded as well, and the films com
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,11 @@ from minivdm.training.adversary import Adversary
 from minivdm.training.latents import LatentClips, find_vae2d
 from minivdm.training.randomness import seeded_modules
 from minivdm.training.tasks import make_dataset
+from minivdm.training.vae_task import VaeTask
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.discriminator import NLayerDiscriminator3D
 from minivdm.vae.lpips import LPIPS
-from minivdm.vae.metrics import WINDOW, lit, psnr, psnr_lit, ssim
+from minivdm.vae.metrics import likeness, lit
 from minivdm.vae.temporal import TemporalVAE
 
 SHOWN = 4  # clips reconstructed at a milestone
@@ -88,18 +88,18 @@ class TemporalTrainee(nn.Module):
         return rearrange(F.adaptive_max_pool2d(frames, tuple(size)), "(b t) 1 h w -> b 1 t h w", t=video.shape[2])
 
 
-class TemporalVaeTask:
+class TemporalVaeTask(VaeTask):
     """What the Trainer needs to train a `TemporalVAE`."""
 
     name = "temporal_vae"
 
     def __init__(self, config: Config, dataset: Dataset | None = None):
+        super().__init__()
         self.config = config
         self.vae2d = find_vae2d(config.vae_loss.vae2d)
         self.dataset = LatentClips(make_dataset(config) if dataset is None else dataset, self.vae2d)
         with seeded_modules(config.seed):
             self.model = TemporalTrainee(TemporalVAE(config.temporal_vae), self.vae2d, config.vae_loss)
-        self.numbers: dict[str, float] = {}
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Mean loss of the beginnings of the clips; how many frames, and all noise, come from the clips' seeds."""
@@ -127,18 +127,7 @@ class TemporalVaeTask:
         video, latents = self.model.seen
         with torch.no_grad():
             film = self.vae2d.to(latents.device).decode(latents.float())
-        numbers = self.numbers | {
-            "psnr": psnr(video, film).mean().item(),
-            "psnr_lit": psnr_lit(video, film).nanmean().item(),
-        }
-        if self.config.data.size >= WINDOW:
-            frames = [rearrange(clips, "b c t h w -> (b t) c h w") for clips in (video, film)]
-            numbers["ssim"] = ssim(*frames).mean().item()
-        return numbers
-
-    def alarm(self) -> str | None:
-        """What has gone wrong between VAE and critic, or None."""
-        return self.model.adversary.switch.alarm() if self.model.adversary is not None else None
+        return self.numbers | likeness(video, film)
 
     @torch.no_grad()
     def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
@@ -149,7 +138,3 @@ class TemporalVaeTask:
         again = model.vae(latents.to(device), sample_posterior=False)[0]
         films = self.vae2d.to(device).decode(again).clamp(-1, 1).cpu()
         return torch.cat([clips, films]), ["data"] * len(clips) + ["reconstruction"] * len(clips)
-
-    def save(self, folder: Path) -> None:
-        """Write the configuration."""
-        self.config.save(folder / "config.yaml")

@@ -5,7 +5,6 @@ of the posterior from a standard normal; and, once the reconstruction has stoppe
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +17,12 @@ from minivdm.settings import VaeLossConfig
 from minivdm.training.adversary import Adversary
 from minivdm.training.randomness import seeded_modules
 from minivdm.training.tasks import make_dataset
+from minivdm.training.vae_task import VaeTask
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.discriminator import NLayerDiscriminator2D
 from minivdm.vae.losses import VAELoss
 from minivdm.vae.lpips import LPIPS
-from minivdm.vae.metrics import WINDOW, lit, psnr, psnr_lit, ssim
+from minivdm.vae.metrics import likeness, lit
 
 SHOWN = 4  # clips reconstructed at a milestone
 
@@ -62,17 +62,17 @@ class Vae2dTrainee(nn.Module):
         return total, numbers
 
 
-class Vae2dTask:
+class Vae2dTask(VaeTask):
     """What the Trainer needs to train an `AutoEncoder2D`."""
 
     name = "vae2d"
 
     def __init__(self, config: Config, dataset: Dataset | None = None):
+        super().__init__()
         self.config = config
         self.dataset = make_dataset(config) if dataset is None else dataset
         with seeded_modules(config.seed):
             self.model = Vae2dTrainee(AutoEncoder2D(config.vae2d), config.vae_loss)
-        self.numbers: dict[str, float] = {}
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Mean loss of some pictures of each clip; which ones, and all noise, come from the clips' seeds."""
@@ -93,12 +93,7 @@ class Vae2dTask:
 
     def metrics(self) -> dict[str, float]:
         """Numbers of the last batch, and how near its reconstruction is: dB, and structural similarity."""
-        likeness = {"psnr": psnr, "psnr_lit": psnr_lit} | ({"ssim": ssim} if self.config.data.size >= WINDOW else {})
-        return self.numbers | {name: measure(*self.model.seen).nanmean().item() for name, measure in likeness.items()}
-
-    def alarm(self) -> str | None:
-        """What has gone wrong between VAE and critic, or None."""
-        return self.model.adversary.switch.alarm() if self.model.adversary is not None else None
+        return self.numbers | likeness(*self.model.seen)
 
     @torch.no_grad()
     def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
@@ -107,7 +102,3 @@ class Vae2dTask:
         clips = torch.stack([self.dataset[index]["video"] for index in range(min(SHOWN, len(self.dataset)))])
         again = model.vae(clips.to(device), sample=False)[0].clamp(-1, 1).cpu()
         return torch.cat([clips, again]), ["data"] * len(clips) + ["reconstruction"] * len(clips)
-
-    def save(self, folder: Path) -> None:
-        """Write the configuration."""
-        self.config.save(folder / "config.yaml")

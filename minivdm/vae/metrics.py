@@ -30,6 +30,18 @@ def psnr_lit(video: Tensor, other: Tensor) -> Tensor:
     return 10 * torch.log10(4 / error)
 
 
+def likeness(video: Tensor, other: Tensor) -> dict[str, float]:
+    """All three measures, averaged over clips (B, C, T, H, W) or pictures (B, C, H, W) in [-1, 1].
+
+    "psnr", "psnr_lit" (over those that show any light) and "ssim", of sizes that its window fits into.
+    """
+    found = {"psnr": psnr(video, other).mean().item(), "psnr_lit": psnr_lit(video, other).nanmean().item()}
+    if min(video.shape[-2:]) >= WINDOW:
+        pictures = [rearrange(x, "b c t h w -> (b t) c h w") if x.ndim == 5 else x for x in (video, other)]
+        found["ssim"] = ssim(*pictures).mean().item()
+    return found
+
+
 def ssim(video: Tensor, other: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) per picture, averaged over channels and places: (N,).
 

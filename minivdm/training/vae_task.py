@@ -1,0 +1,25 @@
+"""What the training of both VAEs shares: numbers for the log, the alarm of the critic, what is saved."""
+
+from pathlib import Path
+
+from torch import nn
+
+from minivdm.config import Config
+
+
+class VaeTask:
+    """A task whose `model` has an `adversary`, a critic beside the VAE or None, and returns numbers with its loss."""
+
+    config: Config
+    model: nn.Module
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, float] = {}  # of the last batch
+
+    def alarm(self) -> str | None:
+        """What has gone wrong between VAE and critic, or None."""
+        return self.model.adversary.switch.alarm() if self.model.adversary is not None else None
+
+    def save(self, folder: Path) -> None:
+        """Write the configuration."""
+        self.config.save(folder / "config.yaml")
