@@ -1,6 +1,5 @@
-"""Trained parts put together: from a prompt to a film, and from a film to latents and back."""
+"""From a prompt to a film with a `Unet3D` that works on pixels."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +18,6 @@ from minivdm.paths import checkpoint_dir
 from minivdm.text.words import BagOfWords
 from minivdm.training.checkpoint import load_newest, read_tensors
 from minivdm.training.randomness import stream_seed
-from minivdm.vae.autoencoder2d import AutoEncoder2D
-from minivdm.vae.temporal import TemporalVAE
-from minivdm.vae.video import VideoAutoencoder
-
-LATENTS = "latents.json"  # beside a published temporal VAE: shift and scale of each channel of its latents
 
 
 class UnetPipeline:
@@ -155,26 +149,3 @@ class UnetPipeline:
             return classifier_free(*both.chunk(2), guidance)
 
         return model
-
-
-def load_video_autoencoder(source: str | Path, vae2d: AutoEncoder2D | None = None) -> VideoAutoencoder:
-    """Both VAEs together, in eval mode, with latents of mean 0 and variance 1.
-
-    source: "toy" for the shipped pair, the folder of a published temporal VAE (with `vae2d`, the 2D one that it was
-    trained on), or what `VideoAutoencoder.save_pretrained` wrote. Raises UserError when the folder holds none of these.
-    """
-    if source == "toy":
-        source, vae2d = checkpoint_dir("toy/temporal_vae"), AutoEncoder2D.from_pretrained(checkpoint_dir("toy/vae2d"))
-    folder = Path(source)
-    if vae2d is None or not (folder / LATENTS).is_file():
-        return VideoAutoencoder.from_pretrained(folder)
-    statistics = json.loads((folder / LATENTS).read_text(encoding="utf-8"))
-    temporal = TemporalVAE.from_pretrained(folder)
-    return VideoAutoencoder(vae2d, temporal, shift=statistics["shift"], scale=statistics["scale"]).eval()
-
-
-def pick_device() -> torch.device:
-    """CUDA where there is a GPU, MPS on an Apple machine, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
