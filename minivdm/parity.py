@@ -49,6 +49,7 @@ KINDS: dict[str, str] = {
     r"Open-Sora v1\.2 .*STDiT3$": "minivdm.parity_kinds.stdit3:compare",
     r"Open-Sora v1\.2 .*RFLOW": "minivdm.parity_kinds.rectified_flow:compare",
     r"Open-Sora v1\.2 .*MaskGenerator": "minivdm.parity_kinds.frame_masks:compare",
+    r"Open-Sora main .*sampling\.py": "minivdm.parity_kinds.os2_sampling:compare",
 }
 
 # Largest |ours - recorded| / max(1, max|recorded|). Real mistakes can be as small as 1e-5: do not loosen these.
