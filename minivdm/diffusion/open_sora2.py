@@ -1,8 +1,8 @@
 """How Open-Sora 2.0 samples: its schedule, its two guidances, and the frames of a clip that are given.
 
-t runs over [0, 1], 1 is noise, and the network predicts noise - x0: the path of `RectifiedFlow` with other units of time
-and the other sign. So the walk is `euler_flow`, and only what differs is here. Clips are latents (C, T, H, W) or, to
-the network, tokens (B, N, D) as `latent_tokens.pack` makes them.
+t runs over [0, 1], 1 is noise, and the network predicts noise - x0: the path of `RectifiedFlow` with time in other
+units and the other sign. So the walk is `euler_flow`, and only what differs is here. Clips are latents (C, T, H, W) or,
+to the network, tokens (B, N, D) as `latent_tokens.pack` makes them.
 """
 
 from collections.abc import Callable, Sequence
