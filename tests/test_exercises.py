@@ -22,6 +22,8 @@ REQUIRED = """
 06.receptive_field 06.perplexity
 07.sinusoidal_embedding 07.film 07.temporal_attention 07.relative_position_bucket 07.rotate 07.guided
 07.focus_present_mask 07.ema_update
+08.patchify 08.unpatchify 08.modulate 08.space_time_rearrange 08.pos_embed_2d 08.flow_interpolate 08.flow_loss
+08.euler_sample 08.shift_timestep
 """.split()
 # Right answers in other words, and patterns of mutants that are right too, from every file of them.
 OTHERS = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("exercise_alternatives*.py"))]
