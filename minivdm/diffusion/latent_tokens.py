@@ -74,9 +74,10 @@ def _size(resolution: str, ratio: str) -> tuple[int, int]:
     pixels = pixel_count(resolution)
     wide, high = map(float, ratio.split(":"))
     width = int(math.sqrt(pixels * wide / high)) // PIXELS * PIXELS
-    if width == 0:
+    height = pixels // max(width, 1) // PIXELS * PIXELS
+    if not (height and width):
         raise UserError(f"{resolution} at {ratio} is narrower than a token of {PIXELS} pixels: choose a larger one")
-    return pixels // width // PIXELS * PIXELS, width
+    return height, width
 
 
 def _tokens(pixels: int) -> int:
