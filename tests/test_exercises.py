@@ -24,6 +24,7 @@ REQUIRED = """
 07.focus_present_mask 07.ema_update
 08.patchify 08.unpatchify 08.modulate 08.space_time_rearrange 08.pos_embed_2d 08.flow_interpolate 08.flow_loss
 08.euler_sample 08.shift_timestep
+09.text_mask 09.masked_cross_attention 09.null_dropout 09.image_guidance 09.oscillate 09.freeze_frames 09.generate
 """.split()
 # Right answers in other words, and patterns of mutants that are right too, from every file of them.
 OTHERS = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("exercise_alternatives*.py"))]
