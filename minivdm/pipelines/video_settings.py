@@ -1,0 +1,93 @@
+"""What a text-to-video pipeline makes when it is not told otherwise, and what it can be told."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+from minivdm.errors import UserError
+
+Size = int | str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How a film is made.
+
+    frames, height, width, fps: the film; sizes in pixels.
+    steps, guidance: of the sampler.
+    shift: move noise levels towards noise for large and long films, as in training.
+    image_fps: the rate that the denoiser is told for a single picture; None: `fps`.
+    carried: latent frames that a clip takes over from the one before, in films of several clips.
+    """
+
+    frames: int = 17
+    height: int = 32
+    width: int = 32
+    fps: float = 8.0
+    steps: int = 30
+    guidance: float = 4.0
+    shift: bool = False
+    image_fps: float | None = None
+    carried: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "height", "width", "steps", "carried"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise UserError(f"{name} is {value!r}: expected a whole number from 1 on, such as {_nearest(value)}")
+        for name in ("fps", "image_fps"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and value > 0 and math.isfinite(value)):
+                raise UserError(f"{name} is {value!r}: expected frames per second, above 0")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "VideoSettings":
+        """Raises UserError for names that are no settings."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise UserError(f"unknown pipeline settings {', '.join(unknown)}: known are {', '.join(known)}")
+        return cls(**values)
+
+    @property
+    def told_fps(self) -> float:
+        """The rate that the denoiser is told."""
+        return self.image_fps or self.fps if self.frames == 1 else self.fps
+
+
+def picture_size(size: Size | None, height: int, width: int, factor: int) -> tuple[int, int]:
+    """(height, width) in pixels from a side, (height, width), or "width:height", which keeps height x width pixels.
+
+    The VAE needs multiples of `factor`: a ratio is rounded to them, other sizes raise UserError, naming the nearest.
+    """
+    if size is None:
+        size = (height, width)
+    elif isinstance(size, str):
+        return _from_ratio(size, height * width, factor)
+    elif isinstance(size, Integral):
+        size = (size, size)
+    sides = tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
+        raise UserError(f"size {size!r}: expected a side in pixels, (height, width), or a ratio such as '16:9'")
+    if any(side < 1 or side % factor for side in sides):
+        nearest = tuple(_round(side, factor) for side in sides)
+        raise UserError(f"size {sides} (height, width): expected multiples of {factor}; the nearest are {nearest}")
+    return sides
+
+
+def _from_ratio(ratio: str, pixels: int, factor: int) -> tuple[int, int]:
+    try:
+        across, down = (float(side) for side in ratio.split(":"))
+        height = math.sqrt(pixels * down / across)
+        return _round(height, factor), _round(pixels / height, factor)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise UserError(f"size {ratio!r}: expected a ratio of width to height such as '16:9' or '9:16'") from None
+
+
+def _round(side: float, factor: int) -> int:
+    return max(factor, round(side / factor) * factor)
+
+
+def _nearest(value: Any) -> int:
+    return max(1, round(value)) if isinstance(value, Real) and math.isfinite(value) else 1
