@@ -74,17 +74,20 @@ def asks_on_the_grid(answer: Callable[..., Tensor], case: Case) -> Problem | Non
         return Problem("second call", f"{text}\nThink: what does your function remember from one call to the next?")
     for samples, t in asked:
         if not isinstance(t, Tensor) or t.shape != (samples,):
+            number = isinstance(t, (int, float)) or (isinstance(t, Tensor) and t.ndim == 0)
             found = f"a tensor of shape {tuple(t.shape)}" if isinstance(t, Tensor) else f"a {type(t).__name__}"
             text = f"The value is right, but you handed over t as {found}. A denoiser embeds one t per sample: a "
             text += f"tensor of shape ({samples},)."
-            return Problem("t shape", f"{text}\nThink: what is the batch size of `z`, and what that of your t?")
+            question = "what is the batch size of `z`, and what that of your t?"
+            return Problem("t number" if number else "t shape", f"{text}\nThink: {question}")
     times = torch.cat([t.double() for _, t in asked] or [torch.empty(0)]).sort().values
     expected = torch.tensor([1000 * (1 - i / steps) for i in range(steps)], dtype=torch.float64)
     expected = expected.repeat_interleave(len(noise)).sort().values
     if len(times) != len(expected):
         text = f"The value is right, but your function asks for {len(times)} velocities (of {len(noise)} samples), "
         text += f"where {steps} steps need {len(expected)}. Each one is a run of the network."
-        return Problem("number of calls", f"{text}\nThink: which call's answer do you not use?")
+        kind = "asked at zero" if bool((times < 1e-2).any()) else "number of calls"
+        return Problem(kind, f"{text}\nThink: which call's answer do you not need?")
     if not torch.allclose(times, expected, rtol=0, atol=1e-2):
         worst = int((times - expected).abs().argmax())
         text = f"The value is nearly right, but you asked at t = {times[worst]:.2f} instead of {expected[worst]:.2f}."

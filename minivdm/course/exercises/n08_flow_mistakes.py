@@ -192,7 +192,7 @@ LOSS = (
     Mistake(
         "velocity detached",
         lambda velocity, *rest: _loss(velocity.detach(), *rest),
-        "The value is right, but no gradient reaches the velocity: it is detached.",
+        "The value is right, but no gradient reaches the velocity: it was detached, or its graph is used up.",
         "The loss is a number to look at then, and nothing learns from it.",
         "what would `loss.mean().backward()` change?",
     ),

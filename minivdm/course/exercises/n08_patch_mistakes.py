@@ -52,8 +52,9 @@ PATCHIFY = (
     Mistake(
         "no padding",
         lambda x, patch: _cut(x, patch),
-        "Your code fails where the patch does not divide the film: nothing is padded.",
-        "A latent of 5 frames and patches of 2 needs 3 patches; zeros at the end fill the last one.",
+        "Your code fails where the patch does not divide the film: zeros are missing, or lie at the wrong axis.",
+        "A latent of 5 frames and patches of 2 needs 3 patches; zeros at the end fill the last one. `F.pad` counts "
+        "axes from the last.",
         "how many zeros are missing to the next multiple of p?",
     ),
     Mistake(

@@ -102,7 +102,7 @@ EULER = (
     Mistake(
         "t is a number",
         lambda *args: _euler(*args, batch=lambda z, t: torch.tensor(float(t), dtype=z.dtype)),
-        "The value is right, but your t is a single number, of shape ().",
+        "The value is right, but your t is a single number, without a batch axis.",
         "A denoiser embeds one t per sample, and modulates each with its own: it needs shape (B,).",
         "what does `len(t)` say?",
     ),
