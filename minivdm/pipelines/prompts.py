@@ -22,14 +22,14 @@ def text_for_denoiser(denoiser: STDiT3, embedder: nn.Module, texts: Sequence[str
     return y, torch.where(empty[:, None], everything, mask.to(null.device))
 
 
-def no_text(denoiser: STDiT3, batch: int) -> tuple[Tensor, Tensor]:
+def no_text(denoiser: STDiT3, batch: int, instead_of: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What stands for no text: the denoiser's null text, all of its tokens visible. y (B, L, D), mask (B, L).
 
-    Upstream hides as many of these tokens as the prompt that they replace lacks. Then what the model does without a
-    text would still depend on how long the text was.
+    Open-Sora 1.2 shows only as many of these tokens as the prompt has that they stand for; its weights want that, with
+    the mask of the prompts as `instead_of`. What the model does without a text then depends on how long the text was.
     """
     y = denoiser.null_text(batch)[:, 0]
-    return y, torch.ones(y.shape[:2], dtype=torch.bool, device=y.device)
+    return y, torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if instead_of is None else instead_of
 
 
 def split_clips(prompt: str) -> list[str]:

@@ -12,9 +12,8 @@ from minivdm.denoisers.stdit3 import STDiT3
 from minivdm.diffusion.masks import apply_mask_strategy
 from minivdm.diffusion.rectified_flow import RectifiedFlow, shift_ratio
 from minivdm.errors import UserError
-from minivdm.paths import checkpoint_dir
 from minivdm.pipelines.given import Given, Picture, gather, head_frames
-from minivdm.pipelines.loading import PIPELINE, load_pipeline, save_pipeline
+from minivdm.pipelines.loading import load_open_sora, load_pipeline, save_pipeline
 from minivdm.pipelines.prompts import no_text, split_clips, text_for_denoiser, with_motion_score
 from minivdm.pipelines.velocity import GuidedVelocity
 from minivdm.pipelines.video_settings import Size, VideoSettings, picture_size
@@ -69,11 +68,26 @@ class TextToVideoPipeline:
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "TextToVideoPipeline":
-        """The shipped pipeline ("toy"), or what `save_pretrained` wrote. Raises UserError when there is none."""
-        folder = checkpoint_dir("toy/text_to_video") if source == "toy" else Path(source)
-        if not (folder / PIPELINE).is_file():
-            raise UserError(f"no text-to-video pipeline in {folder}: expected a folder with {PIPELINE}")
-        return cls(*load_pipeline(folder))
+        """The shipped pipeline ("toy"), a run folder of `minivdm train stdit3` (its newest checkpoint), or a saved one.
+
+        Raises UserError when the folder holds none of these.
+        """
+        return cls(*load_pipeline(source))
+
+    @classmethod
+    def from_open_sora(
+        cls,
+        denoiser: str | Path = "hpcai-tech/OpenSora-STDiT-v3",
+        vae: str | Path = "hpcai-tech/OpenSora-VAE-v1.2",
+        vae2d: str | Path | None = None,
+        text: str | Path = "DeepFloyd/t5-v1_1-xxl",
+    ) -> "TextToVideoPipeline":
+        """Open-Sora 1.2 from its published pieces: local folders, or names on the Hugging Face Hub.
+
+        vae holds the weights of both VAEs; vae2d only says what the 2D one is like, in diffusers' config.json, where it
+        is not that of Stable Diffusion XL. Raises UserError where the pieces do not belong together.
+        """
+        return cls(*load_open_sora(denoiser, vae, vae2d, text))
 
     def save_pretrained(
         self, folder: str | Path, *, shipped: Sequence[str] = (), dtype: torch.dtype | None = None
@@ -175,8 +189,8 @@ class TextToVideoPipeline:
     def parts(self, frames: int | None = None, size: Size | None = None) -> Parts:
         """Encoder, denoiser and decoder for films of these frames and size, to write the sampling loop oneself.
 
-        Euler steps from t = 1000, evenly spaced, guided by `null`, give exactly what a call gives, where
-        `settings.shift` is off.
+        Euler steps from t = 1000, evenly spaced, guided by `null`, give what a call gives, where `settings.shift` is
+        off and `null_tokens` is "all".
         """
         asked, without_gradients = self._asked(frames, size), torch.no_grad()
         return Parts(
@@ -231,10 +245,11 @@ class TextToVideoPipeline:
         noise, z, ratios = start
         latent_frames = z.shape[2]
         ratio = shift_ratio(asked.height, asked.width, latent_frames) if asked.shift else None
+        y, tokens = text_for_denoiser(self.denoiser, self.text, prompts)
         velocity = GuidedVelocity(
             denoise=lambda z, t, y, mask, frames: self._denoise(asked, z, t, y, mask, frames),
-            text=text_for_denoiser(self.denoiser, self.text, prompts),
-            null=no_text(self.denoiser, len(prompts)),
+            text=(y, tokens),
+            null=no_text(self.denoiser, len(y), tokens if asked.null_tokens == "prompt" else None),
             scale=asked.guidance,
             image_scale=image_guidance,
             hide=lambda z, t, frames: torch.where(

@@ -15,8 +15,8 @@ from minivdm.diffusion.samplers import sample
 from minivdm.diffusion.schedules import make_betas
 from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
+from minivdm.pipelines.trained import read_single, trained_weights
 from minivdm.text.words import BagOfWords
-from minivdm.training.checkpoint import load_newest, read_tensors
 from minivdm.training.randomness import stream_seed
 
 
@@ -55,21 +55,11 @@ class UnetPipeline:
         Averaged (EMA) weights are taken where there are any. Raises UserError when the folder holds no pipeline.
         """
         folder = checkpoint_dir(f"{source}/unet3d") if str(source) in ("toy",) else Path(source)
-        if (folder / "checkpoints").is_dir():
-            folder = load_newest(folder)[0]
-        weights = next(
-            (folder / name for name in ("ema.safetensors", "model.safetensors") if (folder / name).is_file()), None
-        )
-        if weights is None or not (folder / "config.yaml").is_file():
-            raise UserError(
-                f"no trained model in {folder}; expected a run folder of `minivdm train`, or a folder with "
-                f"config.yaml and model.safetensors"
-            )
+        folder, weights = trained_weights(folder)
         words = BagOfWords.load(folder / "vocabulary.json")
         pipeline = cls.from_config(load_config(folder / "config.yaml"), words)
-        tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
         try:
-            pipeline.unet.load_state_dict(tensors)
+            pipeline.unet.load_state_dict(read_single(weights))
         except RuntimeError as error:
             raise UserError(
                 f"the weights in {weights} do not fit {folder / 'config.yaml'}: {' '.join(str(error).split())[:300]}"

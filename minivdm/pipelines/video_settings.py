@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 from minivdm.errors import UserError
 
@@ -20,6 +20,7 @@ class VideoSettings:
     shift: move noise levels towards noise for large and long films, as in training.
     image_fps: the rate that the denoiser is told for a single picture; None: `fps`.
     carried: latent frames that a clip takes over from the one before, in films of several clips.
+    null_tokens: how many tokens of the null text are seen in guidance: "all", or as many as the "prompt" has.
     """
 
     frames: int = 17
@@ -31,12 +32,15 @@ class VideoSettings:
     shift: bool = False
     image_fps: float | None = None
     carried: int = 1
+    null_tokens: Literal["all", "prompt"] = "all"
 
     def __post_init__(self) -> None:
         for name in ("frames", "height", "width", "steps", "carried"):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < 1:
                 raise UserError(f"{name} is {value!r}: expected a whole number from 1 on, such as {_nearest(value)}")
+        if self.null_tokens not in ("all", "prompt"):
+            raise UserError(f"null_tokens is {self.null_tokens!r}: expected all or prompt")
         for name in ("fps", "image_fps"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, Real) and value > 0 and math.isfinite(value)):
