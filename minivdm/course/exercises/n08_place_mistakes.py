@@ -67,7 +67,7 @@ POSITIONS = (
         "sides exchanged in base_size",
         _sides_exchanged,
         "You divide the columns by h and the rows by w.",
-        "The last column should have the same place whatever w is: base_size · (w − 1)/w.",
+        "w columns share the length base_size, so each is base_size/w wide; each row is base_size/h high.",
         "how many columns are there, h or w?",
     ),
     Mistake(
