@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # importing transformers takes seconds: it is done when the f
 ENCODERS = {"t5": "T5EncoderModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel"}
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "vocab.json")
 EXPECTED = "expected a folder of T5 or CLIP (config.json, model.safetensors, tokenizer) or the name of one on the Hub"
+# what else a published file may hold: the decoder, the half for pictures, and what joins the halves
+OTHER_WEIGHTS = ("decoder.", "lm_head.", "vision_model.", "visual_projection.", "text_projection.", "logit_scale")
 QUIET_BYTES = 500_000_000  # smaller weights are read in about a second: no progress bar
 
 
@@ -160,20 +162,26 @@ def _load(
         kind = transformers.AutoConfig.from_pretrained(source, **options).model_type
         if kind in ENCODERS:
             encoder = getattr(transformers, ENCODERS[kind])
-            options = options | {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+            checked = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
             with _quiet(weights_bytes):
-                model, report = encoder.from_pretrained(source, **options)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                source, local_files_only=local_files_only, trust_remote_code=False
-            )
+                model, report = encoder.from_pretrained(source, torch_dtype=dtype, **checked, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # transformers raises nearly every kind for files that are missing, torn or of others
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         where = "" if Path(source).is_dir() else "no such folder, and from the Hub: "
         raise UserError(f"cannot load the text encoder {source} ({where}{reason}); {EXPECTED}") from error
     if kind not in ENCODERS:
         raise UserError(f"{source} is a model of type {kind!r}; {EXPECTED}")
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(f"{source} lacks {len(missing)} weights of {ENCODERS[kind]}, first {missing[0]}; {EXPECTED}")
+    problems = {
+        "lacks": report["missing_keys"],
+        "holds, in another shape than its config.json says,": [key for key, *_ in report["mismatched_keys"]],
+        "holds, beyond what its config.json says,": [
+            key for key in report["unexpected_keys"] if not key.startswith(OTHER_WEIGHTS) and "position_ids" not in key
+        ],
+    }
+    for verb, keys in problems.items():
+        if keys:
+            raise UserError(f"{source} {verb} {len(keys)} weights of {ENCODERS[kind]}, first {min(keys)}; {EXPECTED}")
     if len(tokenizer) > model.config.vocab_size:
         raise UserError(
             f"the tokenizer of {source} has {len(tokenizer)} tokens and its model {model.config.vocab_size}: "
@@ -216,14 +224,16 @@ def _keep_feed_forward_in_float32(model: "PreTrainedModel") -> None:
 
 @contextmanager
 def _quiet(weights_bytes: int) -> Iterator[None]:
-    """Without transformers' progress bars, if the weights are small."""
+    """Without transformers' report on what it loaded, which is checked here, and its progress bar for small weights."""
     from transformers.utils import logging
 
-    silence = weights_bytes < QUIET_BYTES and logging.is_progress_bar_enabled()
-    if silence:
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if weights_bytes < QUIET_BYTES:
         logging.disable_progress_bar()
     try:
         yield
     finally:
-        if silence:
+        logging.set_verbosity(verbosity)
+        if bar:
             logging.enable_progress_bar()
