@@ -107,6 +107,7 @@ def _oscillate_cases(g: torch.Generator) -> list[Case]:
         case(6.0, 1, "step 1, oscillating from the start", first=0),
         case(3.5, 15, "step 15 before step 20", first=20),
         case(0.5, 17, "a scale below 1, odd"),
+        case(0.5, 18, "a scale below 1, even"),
     ]
 
 
@@ -138,7 +139,7 @@ def _generate_cases(g: torch.Generator) -> list[Case]:
     return [
         case("a large red peony high on the left", (4, 3, 5, 2), 6, 3.0, 7, "6 steps, scale 3"),
         case("a blue ring", (2, 4, 3, 5), 3, 1.0, 12, "3 steps, scale 1"),
-        case("gold willow", (5, 1, 2, 3), 1, 4.5, 0, "a picture in a single step, scale 4.5"),
+        case("gold willow", (5, 1, 2, 3), 1, 2.0, 0, "a picture in a single step, scale 2"),
         case("a small palm, then a spiral", (4, 2, 3, 7), 7, 0.0, 3, "7 steps, scale 0"),
     ]
 

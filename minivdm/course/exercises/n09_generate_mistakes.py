@@ -26,12 +26,24 @@ def _null(parts, mask):
 
 
 def _way(
-    prompt, parts, steps, scale, seed, *, guide=_guided, time=_falling, move=1.0, extra=0, null=_null, finish=_film
+    prompt,
+    parts,
+    steps,
+    scale,
+    seed,
+    *,
+    guide=_guided,
+    time=_falling,
+    move=1.0,
+    extra=0,
+    null=_null,
+    finish=_film,
+    z=None,
 ):
     """The right way, with one part of it to be replaced."""
     y, mask = parts.encode([prompt])
     none, none_mask = null(parts, mask)
-    z = _noise(parts, seed)
+    z = _noise(parts, seed) if z is None else z
     for step in range(steps + extra):
         t = torch.full((1,), float(time(step, steps)))
         velocity = guide(parts.velocity(z, t, y, mask), parts.velocity(z, t, none, none_mask), scale)
@@ -61,6 +73,20 @@ def _deaf_to_masks(prompt, parts, steps, scale, seed):
             return parts.velocity(z, t, y, torch.ones_like(mask))
 
     return _way(prompt, Unmasked, steps, scale, seed)
+
+
+def _two_noises(prompt, parts, steps, scale, seed):
+    y, mask = (torch.cat(pair) for pair in zip(parts.encode([prompt]), parts.null(1), strict=True))
+    z = torch.randn((2, *parts.latent_shape), generator=torch.Generator().manual_seed(seed))
+    for step in range(steps):
+        cond, uncond = parts.velocity(z, torch.full((2,), float(_falling(step, steps))), y, mask).chunk(2)
+        z = z + _guided(cond, uncond, scale) / steps
+    return _film(parts, z[:1])
+
+
+def _uniform(prompt, parts, steps, scale, seed):
+    z = torch.rand((1, *parts.latent_shape), generator=torch.Generator().manual_seed(seed))
+    return _way(prompt, parts, steps, scale, seed, z=z)
 
 
 def _whole_steps(prompt, parts, steps, scale, seed):
@@ -230,5 +256,19 @@ GENERATE = (
         "Your noise is that of seed 0, whatever `seed` says.",
         "Another seed should give another film of the same prompt.",
         "which of the arguments does your function never use?",
+    ),
+    Mistake(
+        "a noise for each side",
+        _two_noises,
+        "Your two predictions come from two different films: the batch of two has two noises.",
+        "With and without text must be asked about the same z; only then is their difference what the text adds.",
+        "what else than the text differs between the two halves of your batch?",
+    ),
+    Mistake(
+        "uniform noise",
+        _uniform,
+        "Your noise lies between 0 and 1: `torch.rand` instead of `torch.randn`.",
+        "The network learnt to start from standard normal noise, as many numbers below zero as above.",
+        "what are mean and standard deviation of your noise?",
     ),
 )

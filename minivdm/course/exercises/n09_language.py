@@ -115,6 +115,11 @@ def _binding_cases(g: torch.Generator) -> list[Case]:
             three,
             {"high left": ("gold", "ring"), "high right": ("red", "ring"), "low left": ("red", "spiral")},
         ),
+        case(
+            "three shells, of which two took the colour of the third",
+            {"high left": ("red", "peony"), "high right": ("blue", "ring"), "low left": ("gold", "willow")},
+            {"high left": ("blue", "peony"), "high right": ("blue", "ring"), "low left": ("blue", "willow")},
+        ),
         case("a lone shell in the wrong colour", {"low left": ("gold", "palm")}, {"low left": ("blue", "palm")}),
     ]
 

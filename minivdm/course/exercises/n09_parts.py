@@ -33,7 +33,10 @@ class Parts:
         self.nothing = randn(g, tokens, WIDTH)
         self.listen = randn(g, WIDTH, channels) / WIDTH**0.5
         self.mix = randn(g, channels, channels) / channels**0.5
-        self.paint = 0.35 * randn(g, channels, 3)
+        self.paint = 0.25 * randn(g, channels, 3)
+
+    def __repr__(self) -> str:
+        return f"Parts(latent_shape={self.latent_shape})"
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Embeddings (B, L, D) and mask (B, L): one token a word and one for the end, then padding, which is not 0."""
@@ -53,6 +56,7 @@ class Parts:
 
     def velocity(self, z: Tensor, t: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """A velocity shaped like z that depends on the text's real tokens and on t, and that steps cannot undo."""
+        self._require_latents("velocity", z)
         self._look_at(z, t, y)
         t, y = (torch.as_tensor(each).to(z) for each in (t, y))
         mask = torch.ones(y.shape[:2], dtype=torch.bool) if mask is None else mask
@@ -64,13 +68,19 @@ class Parts:
 
     def decode(self, z: Tensor) -> Tensor:
         """A film (B, 3, T, 2H, 2W), some of it beyond [-1, 1]."""
+        self._require_latents("decode", z)
         film = torch.einsum("b c t h w, c k -> b k t h w", z, self.paint.to(z))
         return repeat(film, "b k t h w -> b k t (h 2) (w 2)") if film.numel() else film
+
+    def _require_latents(self, part: str, z: Tensor) -> None:
+        if tuple(z.shape[1:]) != self.latent_shape or z.ndim != 5:
+            wanted = ", ".join(map(str, self.latent_shape))
+            raise ValueError(f"`{part}` wants latents (B, {wanted}) and got {tuple(z.shape)}")
 
     def _look_at(self, z: Tensor, t: Tensor, y: Tensor) -> None:
         films = len(z)
         if len(y) != films:
-            told = f"`velocity` got {films} in `z` and {len(y)} in `y`: every film needs a text of its own."
+            told = f"`velocity` got films in `z`: {films}, texts in `y`: {len(y)}. Every film needs a text of its own."
             self._complain("films and texts", told)
         if not isinstance(t, Tensor) or t.shape != (films,):
             found = f"a tensor {tuple(t.shape)}" if isinstance(t, Tensor) else f"a {type(t).__name__}"
