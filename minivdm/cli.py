@@ -46,7 +46,7 @@ def data(argv: list[str]) -> None:
 def train(argv: list[str]) -> None:
     """train a model; any setting of a preset can follow, such as --training.steps 500"""
     parser = _parser("train", train)
-    parser.add_argument("task", choices=["unet3d", "vae2d", "temporal_vae"], help="what to train")
+    parser.add_argument("task", choices=["unet3d", "vae2d", "temporal_vae", "toy_t5", "stdit3"], help="what to train")
     parser.add_argument("--preset", help="settings to start from: toy, small, fireworks_a6000 (default: toy)")
     parser.add_argument("--data", help="folder of GIF, MP4 or WebP clips (default: fireworks rendered in memory)")
     parser.add_argument("--run", type=Path, help="folder that keeps the run (default: runs/TASK-PRESET)")
@@ -82,45 +82,30 @@ def sample(argv: list[str]) -> None:
     """draw films from a trained model and write them as GIF and MP4"""
     parser = _parser("sample", sample)
     parser.add_argument("prompts", nargs="*", default=[""], help='such as "a large red peony bursts high on the left"')
-    parser.add_argument(
-        "--checkpoint", default="toy", help="shipped model, run folder or checkpoint folder (default: toy)"
-    )
+    parser.add_argument("--checkpoint", default="toy", help="shipped model, run or saved pipeline (default: toy)")
+    parser.add_argument("--model", choices=["unet3d", "stdit3"], help="which of the shipped models")
     parser.add_argument("--out", type=Path, default=Path("outputs/sample"), help="folder to write")
     parser.add_argument("--clips", type=int, default=1, help="films per prompt")
-    parser.add_argument("--method", choices=["ddpm", "ddim", "dpmpp"])
+    parser.add_argument("--method", choices=["ddpm", "ddim", "dpmpp", "euler", "midpoint"])
     parser.add_argument("--steps", type=int, help="network calls per film")
     parser.add_argument("--guidance", type=float, help="1: as trained; more: closer to the prompt, less varied")
     parser.add_argument("--eta", type=float, help="0: deterministic DDIM, 1: as noisy as DDPM")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=int, default=4, help="each pixel is drawn this many times larger")
-    options = parser.parse_args(argv)
-    if options.clips < 1 or options.scale < 1:
-        raise UserError(f"--clips {options.clips} and --scale {options.scale}: expected whole numbers above 0")
-    from minivdm.data.io import write_video
-    from minivdm.pipelines import UnetPipeline, pick_device
-    from minivdm.text.words import split_words
+    stdit3 = parser.add_argument_group("text-to-video models (STDiT3) only")
+    stdit3.add_argument("--frames", type=int, help="of each clip; 1 is a picture")
+    stdit3.add_argument("--size", help="pixels: a side, HEIGHTxWIDTH, or a ratio of width to height such as 16:9")
+    stdit3.add_argument("--image", type=Path, help="picture to begin with")
+    stdit3.add_argument("--last-image", type=Path, help="picture to end with")
+    stdit3.add_argument("--video", type=Path, help="clip to go on from, or with --strength to work from")
+    stdit3.add_argument("--strength", type=float, help="how much to change --video or --image: 0 nothing, 1 all")
+    options = vars(parser.parse_args(argv))
+    if options["clips"] < 1 or options["scale"] < 1:
+        raise UserError(f"--clips {options['clips']}, --scale {options['scale']}: expected whole numbers above 0")
+    from minivdm.pipelines.write_films import sample_films
 
-    pipeline = UnetPipeline.from_pretrained(options.checkpoint)
-    for prompt in options.prompts:
-        unknown = pipeline.words.unknown(prompt)
-        if unknown:
-            print(f"this model does not know: {', '.join(unknown)}", file=sys.stderr)
-    prompts = [prompt for prompt in options.prompts for _ in range(options.clips)]
-    videos = pipeline.to(pick_device())(
-        prompts,
-        method=options.method,
-        steps=options.steps,
-        guidance=options.guidance,
-        eta=options.eta,
-        seed=options.seed,
-        progress=True,
-    )
-    enlarged = videos.repeat_interleave(options.scale, -1).repeat_interleave(options.scale, -2).cpu()
-    for number, (video, prompt) in enumerate(zip(enlarged, prompts, strict=True)):
-        name = f"{number:03d}-{'-'.join(split_words(prompt)[:8]) or 'clip'}"
-        for suffix in (".gif", ".mp4"):
-            write_video(options.out / f"{name}{suffix}", video, fps=pipeline.config.data.fps)
-        print(options.out / f"{name}.gif")
+    for path in sample_films(options.pop("prompts"), options.pop("out"), **options):
+        print(path)
 
 
 def judge(argv: list[str]) -> None:

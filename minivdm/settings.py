@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
+from minivdm.denoisers.stdit3 import STDiT3Config
 from minivdm.errors import UserError
 from minivdm.vae.autoencoder2d import AutoEncoderConfig
 from minivdm.vae.temporal import TemporalVAEConfig
@@ -82,6 +83,40 @@ class VaeLossConfig:
 
 
 @dataclass
+class ToyT5Config:
+    """Sizes of the toy T5, and what it learns language from."""
+
+    objective: Literal["reading", "listing", "spans"]  # see `text.toy_t5`
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    num_decoder_layers: int  # the decoder only asks the questions: it is not shipped
+
+
+GIVEN = ("image_head", "image_tail", "image_head_tail")  # kinds of `diffusion.masks` that training can mix in
+
+
+@dataclass
+class FlowConfig:
+    """Rectified flow, and the finished parts that an STDiT3 stands on."""
+
+    text: str  # text encoder: "toy", a run of `minivdm train toy_t5`, a folder, or a name on the Hugging Face Hub
+    tokens: int  # every text is brought to this length
+    vae: str  # video VAE: "toy", a run of `minivdm train temporal_vae`, or a folder of `VideoAutoencoder`
+    init: str | None  # weights to begin with: a run of `minivdm train stdit3` (of another size, say), or a pipeline
+    t_sampling: Literal["uniform", "logit-normal"]
+    location: float  # of the logit-normal
+    spread: float
+    shift: bool  # move times towards noise for larger and longer clips
+    image_head: float  # share of the clips whose first frame is given, and not generated
+    image_tail: float  # the last one
+    image_head_tail: float  # both
+    cache: str | None  # folder that keeps latents between runs
+
+
+@dataclass
 class TrainingConfig:
     """One optimiser step is `accumulate` batches of `batch_size` clips, whatever the number of processes."""
 
@@ -117,13 +152,16 @@ class Config:
     """Everything a run needs to be repeated exactly."""
 
     preset: str
-    task: Literal["unet3d", "vae2d", "temporal_vae"]
+    task: Literal["unet3d", "vae2d", "temporal_vae", "toy_t5", "stdit3"]
     seed: int
     data: DataConfig
     unet3d: Unet3DConfig
     vae2d: AutoEncoderConfig
     temporal_vae: TemporalVAEConfig
     vae_loss: VaeLossConfig
+    toy_t5: ToyT5Config
+    stdit3: STDiT3Config
+    flow: FlowConfig
     diffusion: DiffusionConfig
     training: TrainingConfig
     sampling: SamplingConfig
@@ -159,6 +197,9 @@ def check(config: Config) -> None:
         "vae_loss.lit": config.vae_loss.lit,
         "vae_loss.frames_per_clip": config.vae_loss.frames_per_clip,
         "vae_loss.plateau_steps": config.vae_loss.plateau_steps,
+        "flow.tokens": config.flow.tokens,
+        "flow.spread": config.flow.spread,
+        **{f"toy_t5.{name}": size for name, size in vars(config.toy_t5).items() if name != "objective"},
         "training.keep_checkpoints": config.training.keep_checkpoints,
         "diffusion.num_steps": config.diffusion.num_steps,
     }
@@ -173,6 +214,9 @@ def check(config: Config) -> None:
         "sampling.eta": config.sampling.eta,
         "vae_loss.images": config.vae_loss.images,
     }
+    shares |= {f"flow.{kind}": getattr(config.flow, kind) for kind in GIVEN}
+    if sum(getattr(config.flow, kind) for kind in GIVEN) > 1:
+        raise UserError(f"flow.{', flow.'.join(GIVEN)} add up to more than 1; expected shares of at most 1 in all")
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"setting {name} is {value}; expected a share from 0 to 1")

@@ -138,16 +138,30 @@ def _with_article(text: str) -> str:
 
 def caption(scene: Scene, generator: torch.Generator) -> str:
     """Put a scene into words, differently each time. The generator decides; equal seeds give equal words."""
+    join, phrases = _compose(scene, generator)
+    return join.format(*(phrase for phrase, _ in phrases))
+
+
+def caption_with_owners(scene: Scene, generator: torch.Generator) -> tuple[str, list[int | None]]:
+    """The same words, and for each of `tokenize(text)` the number of the shell that it speaks of; None for a join."""
+    join, phrases = _compose(scene, generator)
+    numbered = join.format(*(re.sub(r"[^\W_]+", f"#{owner}", phrase) for phrase, owner in phrases))
+    owners = [int(word[1:]) if word[0] == "#" else None for word in re.findall(r"#\d|[^\W_]+", numbered)]
+    return join.format(*(phrase for phrase, _ in phrases)), owners
+
+
+def _compose(scene: Scene, generator: torch.Generator) -> tuple[str, list[tuple[str, int]]]:
+    """How the phrases are joined, and the phrases in their order, each with the number of its shell."""
 
     def pick(options: tuple) -> str:
         return options[int(torch.randint(len(options), (), generator=generator))]
 
-    shells = list(scene.shells)
+    shells = list(enumerate(scene.shells))
     if len(shells) == 1:
         opening = pick(OPENINGS)
         dropped = _what_to_drop(generator)
         phrase = pick(PHRASES if opening != "a video of " else PHRASES[1:2])
-        return opening + _phrase(shells[0], phrase, dropped, pick)
+        return opening + "{0}", [(_phrase(scene.shells[0], phrase, dropped, pick), 0)]
     if scene.order == "then":
         join = pick(THEN if len(shells) == 2 else THEN_3)
     else:
@@ -155,8 +169,8 @@ def caption(scene: Scene, generator: torch.Generator) -> str:
         shells = [shells[index] for index in torch.randperm(len(shells), generator=generator)]
     # "followed by" and the like join nouns, not sentences with a verb.
     nouns_only = any(word in join for word in ("followed", "with", "alongside"))
-    phrases = [_phrase(shell, pick(PHRASES[1:] if nouns_only else PHRASES), frozenset(), pick) for shell in shells]
-    return join.format(*phrases)
+    phrases = PHRASES[1:] if nouns_only else PHRASES
+    return join, [(_phrase(shell, pick(phrases), frozenset(), pick), number) for number, shell in shells]
 
 
 def _what_to_drop(generator: torch.Generator) -> frozenset[str]:

@@ -1,10 +1,14 @@
 """Fireworks as training data, rendered in memory: no download, no files."""
 
+from collections.abc import Iterator
+from functools import cached_property
+
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from minivdm.data.captions import caption
+from minivdm.data.captions import caption_with_owners
 from minivdm.data.fireworks import TICKS, render, sample_scenes
 from minivdm.seeds import generator_for
 
@@ -37,14 +41,21 @@ class FireworksDataset(Dataset):
     ):
         self.name = f"fireworks-{level}-{split}-{seed}"
         self.key = (seed, int(level == "scene"), int(split == "test"))
+        self.frames, self.size = frames, size
         self.fps = 8.0 * (max(frames, 2) - 1) / TICKS
         self.scenes = sample_scenes(num_clips, level, split, generator=self._generator(SCENES))
-        sky = self._generator(SKY)
-        blocks = []
-        for start in tqdm(range(0, num_clips, BLOCK), desc=f"rendering {num_clips} clips", delay=1, leave=False):
-            light = render(self.scenes[start : start + BLOCK], frames, size, generator=sky)
-            blocks.append(light.add(1).mul(127.5).round().byte())
-        self.videos = torch.cat(blocks)
+
+    @cached_property
+    def videos(self) -> Tensor:
+        """(N, 3, T, H, W) bytes, rendered when they are first asked for."""
+        return torch.cat(list(self.rendered()))
+
+    def rendered(self) -> Iterator[Tensor]:
+        """The same in blocks of up to 64 clips, without keeping them."""
+        sky, count = self._generator(SKY), len(self)
+        for start in tqdm(range(0, count, BLOCK), desc=f"rendering {count} clips", delay=1, leave=False):
+            light = render(self.scenes[start : start + BLOCK], self.frames, self.size, generator=sky)
+            yield light.add(1).mul(127.5).round().byte()
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -53,19 +64,28 @@ class FireworksDataset(Dataset):
         index, epoch = which if isinstance(which, tuple) else (which, 0)
         return {
             "video": self.videos[index].float().div(127.5).sub(1),
-            "caption": self._caption(index, epoch),
+            "caption": self.caption(index, epoch),
             "fps": self.fps,
             "path": f"{self.name}-{index:05d}",
             "scene": self.scenes[index],
         }
 
+    def identity(self) -> tuple:
+        """What decides every pixel: equal identities are equal clips."""
+        return "fireworks", self.key, len(self), self.frames, self.size
+
     def captions(self, epoch: int = 0) -> list[str]:
         """The wording that each clip has in an epoch."""
-        return [self._caption(index, epoch) for index in range(len(self))]
+        return [self.caption(index, epoch) for index in range(len(self))]
 
-    def _caption(self, index: int, epoch: int) -> str:
+    def caption(self, index: int, epoch: int = 0) -> str:
+        """The wording of clip `index` in an epoch."""
+        return self.caption_with_owners(index, epoch)[0]
+
+    def caption_with_owners(self, index: int, epoch: int = 0) -> tuple[str, list[int | None]]:
+        """The same, and which shell each of its words speaks of."""
         # Seeded by what is asked for, and by nothing before it: a resumed training reads the same words.
-        return caption(self.scenes[index], self._generator(WORDS, epoch, index))
+        return caption_with_owners(self.scenes[index], self._generator(WORDS, epoch, index))
 
     def _generator(self, *purpose: int) -> torch.Generator:
         return generator_for(*self.key, *purpose)

@@ -95,6 +95,21 @@ class VideoFolder(Dataset):
             "path": str(self.paths[index]),
         }
 
+    def identity(self) -> tuple:
+        """What decides every pixel of epoch 0: equal identities are equal clips, unless a file keeps size and date."""
+        files = [(path.relative_to(self.folder).as_posix(), path.stat()) for path in self.paths]
+        dated = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+        return "folder", dated, self.size, self.frames, self.fit, self.flip, self.seed
+
+    def caption(self, index: int, epoch: int = 0) -> str:
+        """The wording that an epoch has for clip `index` as epoch 0 shows it: whoever keeps clips, keeps one view."""
+        if not self.wordings[index]:
+            return ""
+        flipped = self.flip and bool(torch.randint(2, (), generator=generator_for(self.seed, 0, index)))
+        generator = generator_for(self.seed, epoch, index)
+        wording = self.wordings[index][int(torch.randint(len(self.wordings[index]), (), generator=generator))]
+        return swap_left_right(wording) if flipped else wording
+
     def __getstate__(self) -> dict:
         # A worker process starts with an empty cache: to send it decoded clips would take longer than to decode them.
         return self.__dict__ | {"_cache": {}, "_cached_bytes": 0}

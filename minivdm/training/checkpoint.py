@@ -105,7 +105,13 @@ def _problem(path: Path) -> str | None:
 
 
 def _plain(tensors: Tensors) -> Tensors:
-    return {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    """On the CPU and each with memory of its own: safetensors takes no tensor twice, as tied weights would be."""
+    plain, seen = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous().cpu()
+        plain[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return plain
 
 
 def _sha256(path: Path) -> str:

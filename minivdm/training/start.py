@@ -4,6 +4,7 @@ from pathlib import Path
 
 from minivdm.config import Config
 from minivdm.text.words import BagOfWords
+from minivdm.training.stdit3_task import Stdit3Task
 from minivdm.training.tasks import NoisePredictionTask, Task
 from minivdm.training.temporal_vae_task import TemporalVaeTask
 from minivdm.training.trainer import Trainer
@@ -14,7 +15,11 @@ def make_task(config: Config, run: Path | None = None) -> Task:
     """The task of a configuration. With `run`, a folder to resume, its own vocabulary is taken."""
     if config.task == "unet3d":
         return NoisePredictionTask(config, words=BagOfWords.load(run / "vocabulary.json") if run else None)
-    return {"vae2d": Vae2dTask, "temporal_vae": TemporalVaeTask}[config.task](config)
+    if config.task == "toy_t5":
+        from minivdm.training.toy_t5_task import ToyT5Task  # it imports transformers, which takes seconds
+
+        return ToyT5Task(config)
+    return {"vae2d": Vae2dTask, "temporal_vae": TemporalVaeTask, "stdit3": Stdit3Task}[config.task](config)
 
 
 def describe(task: Task, trainer: Trainer) -> str:

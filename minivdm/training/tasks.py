@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from minivdm.config import Config
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
+from minivdm.data.io import write_video
 from minivdm.pipelines import UnetPipeline
 from minivdm.text.words import BagOfWords
 from minivdm.training.randomness import seeded_modules
@@ -39,8 +40,8 @@ class Task(Protocol):
         """What goes wrong in this training, in one line, or None."""
         ...
 
-    def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
-        """Clips (B, 3, T, H, W) in [-1, 1] and a label for each."""
+    def show(self, model: nn.Module, path: Path, seed: int) -> None:
+        """Write what the model can do by now, for a person to look at; `path` has no suffix yet."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -60,7 +61,22 @@ def make_dataset(config: Config) -> Dataset:
     )
 
 
-class NoisePredictionTask:
+class FilmTask:
+    """A task that is looked at as films: clips side by side in one GIF."""
+
+    config: Config
+
+    def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
+        """Clips (B, 3, T, H, W) in [-1, 1] and a label for each."""
+        raise NotImplementedError
+
+    def show(self, model: nn.Module, path: Path, seed: int) -> None:
+        """Write the GIF."""
+        videos, _ = self.sample(model, seed)
+        write_video(path.with_suffix(".gif"), tile(videos.cpu()), fps=self.config.data.fps)
+
+
+class NoisePredictionTask(FilmTask):
     """Train a Unet3D to see the noise in a film (Ho et al. 2020; Ho et al. 2022, "Video Diffusion Models").
 
     The network hears the captions as a bag of words, when the data has captions and `unet3d.captions` is on.
@@ -121,9 +137,10 @@ class NoisePredictionTask:
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack clips, and their latents where they have any, into a batch; captions stay a list of strings."""
+    """Stack clips, and their latents where they have any, into a batch; captions and answers stay lists."""
     tensors = {name: torch.stack([item[name] for item in items]) for name in ("video", "latents") if name in items[0]}
-    return tensors | {"caption": [item["caption"] for item in items]}
+    lists = {name: [item[name] for item in items] for name in ("caption", "answers") if name in items[0]}
+    return tensors | lists
 
 
 def tile(videos: Tensor, columns: int = 4) -> Tensor:

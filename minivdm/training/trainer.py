@@ -27,13 +27,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from minivdm.config import Config
-from minivdm.data.io import write_video
 from minivdm.errors import UserError
 from minivdm.training.allocator import keep_freed_memory
 from minivdm.training.checkpoint import list_checkpoints, load_newest, read_tensors, save_checkpoint
 from minivdm.training.ema import EMA
 from minivdm.training.randomness import CountedBatches, stream_seed
-from minivdm.training.tasks import Task, collate, tile
+from minivdm.training.tasks import Task, collate
 from minivdm.viz import loss_curve
 
 
@@ -229,10 +228,9 @@ class Trainer:
         self.save()
         if writer is None:
             return
-        videos, _ = self.task.sample(self.ema.module, seed=self.config.seed, progress=False)
         folder = self.run_dir / "samples"
         folder.mkdir(exist_ok=True)
-        write_video(folder / f"step-{self.step:08d}.gif", tile(videos.cpu()), fps=self.config.data.fps)
+        self.task.show(self.ema.module, folder / f"step-{self.step:08d}", self.config.seed)
         loss_curve(self.run_dir / "metrics.jsonl", self.run_dir / "loss.png")
 
     def _ring(self, bar: tqdm) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from torch import nn
 
 from minivdm.config import Config
+from minivdm.training.tasks import FilmTask
 
 
-class VaeTask:
+class VaeTask(FilmTask):
     """A task whose `model` has an `adversary`, a critic beside the VAE or None, and returns numbers with its loss."""
 
     config: Config
