@@ -80,12 +80,16 @@ class JudgeNetwork(nn.Module):
         )
         self.answers = nn.Linear(64, 3 + len(COLOURS) + len(SHAPES) + len(SIZES))
 
-    def forward(self, video: Tensor) -> Reading:
+    def see(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The light that it looks at (B, 3, 17, 32, 32), and what its trunk makes of it (B, 96, 16, 16)."""
         light = (to_canvas(video) + 1) / 2
         # Faint sparks matter as much as bright ones: about a square root, and about linear around zero, where noise
         # may make light negative.
         light = light / (light.abs() + 0.05).sqrt()
-        features = self.trunk(rearrange(light, "b c t h w -> b (t c) h w"))
+        return light, self.trunk(rearrange(light, "b c t h w -> b (t c) h w"))
+
+    def forward(self, video: Tensor) -> Reading:
+        light, features = self.see(video)
         margin = -WINDOW_LEFTS[0]
         features = F.pad(features, (margin, margin, margin, margin))
         windows = torch.stack(

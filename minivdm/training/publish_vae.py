@@ -24,9 +24,12 @@ from minivdm.pipelines import LATENTS, load_video_autoencoder
 from minivdm.training.checkpoint import load_newest, read_tensors
 from minivdm.training.evaluate_vae import as_table, evaluate_vae
 from minivdm.training.latents import encode_frames, find_vae2d
+from minivdm.training.parts import averages
 from minivdm.training.tasks import tile
 from minivdm.vae.autoencoder2d import AutoEncoder2D
+from minivdm.vae.distributions import DiagonalGaussianDistribution
 from minivdm.vae.temporal import TemporalVAE
+from minivdm.vae.video import VideoAutoencoder
 
 STATISTICS_FROM = 256  # clips of the training split
 SHOWN = 8
@@ -65,8 +68,8 @@ def publish_vae(run: Path, out: Path, clips: int = 128, machine: str = "") -> di
     """Export the newest checkpoint of `run` to `out`, reconstruct and grade `clips` clips per kind, write the card."""
     folder, state, _ = load_newest(run)
     config = load_config(folder / "config.yaml")
-    averages = read_tensors(folder / "ema.safetensors")
-    weights = {name[4:]: weight for name, weight in averages.items() if name.startswith("vae.")}
+    tensors = read_tensors(folder / "ema.safetensors")
+    weights = {name[4:]: weight for name, weight in tensors.items() if name.startswith("vae.")}
     out.mkdir(parents=True, exist_ok=True)
     for source in (folder / "config.yaml", run / "loss.png", run / "metrics.jsonl"):
         shutil.copy(source, out / source.name)
@@ -105,12 +108,7 @@ def _export_temporal(config: Config, weights: dict[str, Tensor], out: Path) -> t
     temporal = TemporalVAE(config.temporal_vae)
     temporal.load_state_dict(weights)
     vae2d = find_vae2d(config.vae_loss.vae2d)
-    with torch.no_grad():
-        latents = encode_frames(vae2d, _training_clips(config))
-        posterior = temporal.eval().encode(latents, sample=False, return_posterior=True)[1]
-    channels = posterior.mode().transpose(0, 1).flatten(1)
-    statistics = {"shift": channels.mean(1), "scale": channels.std(1)}
-    statistics = {name: [round(value, 4) for value in values.tolist()] for name, values in statistics.items()}
+    statistics, posterior = _latent_statistics(config, vae2d, temporal)
     temporal.half().save_pretrained(out)
     (out / LATENTS).write_text(json.dumps(statistics) + "\n", encoding="utf-8")
     vae = load_video_autoencoder(out, vae2d)
@@ -119,6 +117,26 @@ def _export_temporal(config: Config, weights: dict[str, Tensor], out: Path) -> t
         "divergence": posterior.kl().mean().item(),
         "latents": f"z = (latent − shift) / scale, per channel, has mean 0 and variance 1: `{LATENTS}`.",
     }
+
+
+def trained_video_vae(run: Path) -> VideoAutoencoder:
+    """Both VAEs of a run of `minivdm train temporal_vae`: its own and the 2D one below, latents of variance 1."""
+    config, weights = averages(run, "temporal_vae")
+    temporal, vae2d = TemporalVAE(config.temporal_vae), find_vae2d(config.vae_loss.vae2d)
+    temporal.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")})
+    return VideoAutoencoder(vae2d, temporal, **_latent_statistics(config, vae2d, temporal)[0]).eval()
+
+
+@torch.no_grad()
+def _latent_statistics(
+    config: Config, vae2d: AutoEncoder2D, temporal: TemporalVAE
+) -> tuple[dict[str, list[float]], DiagonalGaussianDistribution]:
+    """{"shift": mean, "scale": standard deviation} of each channel on clips of the training split; their posterior."""
+    latents = encode_frames(vae2d, _training_clips(config))
+    posterior = temporal.eval().encode(latents, sample=False, return_posterior=True)[1]
+    channels = posterior.mode().transpose(0, 1).flatten(1)
+    statistics = {"shift": channels.mean(1), "scale": channels.std(1)}
+    return {name: [round(value, 4) for value in values.tolist()] for name, values in statistics.items()}, posterior
 
 
 def _training_clips(config: Config) -> Tensor:
