@@ -13,6 +13,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from minivdm.diffusion import conditions
 from minivdm.diffusion.flow_euler import euler_flow, flow_sigmas
 from minivdm.diffusion.guidance import image_and_text, oscillating
 from minivdm.errors import UserError
@@ -20,7 +21,7 @@ from minivdm.errors import UserError
 # (tokens (B, N, D), t (B,) in [0, 1], text scale (B,), condition (B, N, E)) -> noise - x0 (B, N, D)
 TokenNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
-CONDITIONS = ("t2v", "i2v_head", "i2v_tail", "i2v_loop", "v2v_head", "v2v_tail", "v2v_head_easy", "v2v_tail_easy")
+CONDITIONS = (*conditions.CONDITIONS, "v2v_head_easy", "v2v_tail_easy")
 
 
 def line_through(x: float, first: tuple[float, float] = (256, 1.0), second: tuple[float, float] = (4096, 3.0)) -> float:
@@ -77,13 +78,13 @@ def sample_guided(
     batch, tokens, steps = len(x), x.shape[1], len(levels) - 1
     if tokens % frames:
         raise UserError(f"{tokens} tokens: expected equally many in each of {frames} latent frames")
-    conditions = torch.cat([condition, condition, torch.zeros_like(condition)])
+    three_conditions = torch.cat([condition, condition, torch.zeros_like(condition)])
     told = x.new_full((3 * batch,), scales.text)  # what a guidance-distilled network is told, also when it oscillates
     step = count()
 
     def velocity(x: Tensor, level: float) -> Tensor:
         text, image = scales.at(next(step), steps, frames)
-        three = network(torch.cat([x, x, x]), x.new_full((3 * batch,), level), told, conditions)
+        three = network(torch.cat([x, x, x]), x.new_full((3 * batch,), level), told, three_conditions)
         per_token = repeat(image.to(x), "t -> 1 (t s) 1", s=tokens // frames)
         return image_and_text(*three.chunk(3), text, per_token)
 
