@@ -23,7 +23,7 @@ BATCH = 16  # films drawn at once
 KINDS = {"one shell": (1, None), "two": (2, None), "three together": (3, "together"), "three, one by one": (3, "then")}
 
 
-def test_prompts(count: int, level: str, seed: int) -> tuple[list[str], list[Scene]]:
+def unseen_prompts(count: int, level: str, seed: int) -> tuple[list[str], list[Scene]]:
     """Captions of the test split and the scenes behind them; every second one holds what training never shows."""
     generator = torch.Generator().manual_seed(seed)
     scenes = sample_scenes(count, level, "test", generator=generator)
@@ -72,7 +72,7 @@ def frechet(one: Tensor, other: Tensor) -> float:
 def realism(videos: Tensor, scenes: Sequence[Scene], pipeline: TextToVideoPipeline, seed: int = 7) -> dict[str, float]:
     """Fréchet distances to rendered clips of the same scenes: "drawn" films, "rendered" anew, "reconstructed" ones."""
     frames, size = videos.shape[2], tuple(videos.shape[-2:])
-    first, second = (_rendered(scenes, frames, size, seed + k) for k in range(2))
+    first, second = (rendered(scenes, frames, size, seed + k) for k in range(2))
     with torch.no_grad():
         vae = pipeline.vae
         again = [vae.decode(vae.encode(part, sample=False), num_frames=frames) for part in first.split(BATCH)]
@@ -81,7 +81,7 @@ def realism(videos: Tensor, scenes: Sequence[Scene], pipeline: TextToVideoPipeli
     return {name: frechet(features(clips), reference) for name, clips in sets.items()}
 
 
-def _rendered(scenes: Sequence[Scene], frames: int, size: tuple[int, int], seed: int) -> Tensor:
+def rendered(scenes: Sequence[Scene], frames: int, size: tuple[int, int], seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.cat(
         [render(list(scenes[k : k + 64]), frames, size, generator=generator) for k in range(0, len(scenes), 64)]

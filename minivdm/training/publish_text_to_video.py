@@ -1,0 +1,110 @@
+"""Make the shipped text-to-video model out of a run of `minivdm train stdit3`, measured, with a model card.
+
+    python -m minivdm.training.publish_text_to_video runs/stdit3-toy checkpoints/toy/text_to_video
+
+The averaged weights are stored in half precision, and what the card says is measured on the weights that are written.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minivdm.config import load_config
+from minivdm.data.io import write_video
+from minivdm.data.scenes import Scene
+from minivdm.pipelines.text_to_video import TextToVideoPipeline
+from minivdm.pipelines.trained import trained_weights
+from minivdm.training.checkpoint import load_newest
+from minivdm.training.evaluate_text_to_video import BATCH, draw, graded, realism, rendered, unseen_prompts
+from minivdm.training.tasks import tile
+from minivdm.training.text_to_video_card import SHOWN, card
+from minivdm.viz import contact_sheet
+
+LEVEL = "scene"
+
+
+def publish(run: Path, out: Path, films: int = 300, drawn: int = 1000, machine: str = "") -> dict[str, Any]:
+    """Export the newest checkpoint of `run` to `out`, grade `films` films of the test split, write the card.
+
+    drawn: how many films the distance of Fréchet is measured on; the graded ones are among them.
+    """
+    folder, _ = trained_weights(run)
+    config = load_config(folder / "config.yaml")
+    shipped = [part for part in ("text", "vae") if getattr(config.flow, part) == "toy"]
+    TextToVideoPipeline.from_pretrained(run).save_pretrained(out, shipped=shipped, dtype=torch.float16)
+    (out / "denoiser" / "README.md").unlink(missing_ok=True)  # huggingface_hub writes one that says nothing
+    for source in (folder / "config.yaml", run / "loss.png", run / "metrics.jsonl"):
+        shutil.copy(source, out / source.name)
+
+    started = time.perf_counter()
+    pipeline = TextToVideoPipeline.from_pretrained(out)
+    seconds = {"loading": time.perf_counter() - started} | _seconds(pipeline)
+    prompts, scenes = unseen_prompts(drawn, LEVEL, seed=1)
+    videos = draw(pipeline, prompts, seed=0)
+    results = {
+        "steps": load_newest(run)[1]["step"],
+        "parameters": {part: _count(getattr(pipeline, part)) for part in ("denoiser", "text", "vae")},
+        "sampler": f"{pipeline.settings.steps} Euler steps, guidance {pipeline.settings.guidance:g}",
+        "drawn": graded(videos[:films], prompts[:films], scenes[:films]),
+        "reconstructed": _reconstructed(pipeline, prompts[:films], scenes[:films]),
+        "frechet": realism(videos, scenes, pipeline) | {"films": drawn},
+        "guidance": {
+            f"{scale:g}": graded(draw(pipeline, prompts[:96], seed=0, guidance=scale), prompts[:96], scenes[:96])
+            for scale in (1.0, 3.0)
+        },
+        "seconds": seconds,
+    }
+    _show(pipeline, out)
+    (out / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (out / "MODEL_CARD.md").write_text(card(config, results, machine), encoding="utf-8")
+    return results
+
+
+def _seconds(pipeline: TextToVideoPipeline) -> dict[str, float]:
+    """From a prompt to its GIF, the second time: the first one warms up."""
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            started = time.perf_counter()
+            film = pipeline(SHOWN[0], seed=0)
+            write_video(Path(folder) / "film.gif", film[0], fps=pipeline.settings.fps)
+            elapsed = time.perf_counter() - started
+    return {"prompt to GIF": elapsed, "threads": torch.get_num_threads()}
+
+
+@torch.no_grad()
+def _reconstructed(pipeline: TextToVideoPipeline, prompts: list[str], scenes: list[Scene]) -> dict[str, Any]:
+    """What the judge can read from rendered clips that went through the VAE: the most that a denoiser could reach."""
+    settings, vae = pipeline.settings, pipeline.vae
+    clips = rendered(scenes, settings.frames, (settings.height, settings.width), seed=3)
+    parts = [vae.decode(vae.encode(part, sample=False), num_frames=settings.frames) for part in clips.split(BATCH)]
+    return graded(torch.cat(parts).clamp(-1, 1), prompts, scenes)
+
+
+def _show(pipeline: TextToVideoPipeline, out: Path) -> None:
+    films: Tensor = draw(pipeline, SHOWN, seed=0)
+    enlarged = tile(films).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    write_video(out / "samples.gif", enlarged, fps=pipeline.settings.fps)
+    contact_sheet(films, SHOWN).save(out / "contact_sheet.png")
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--films", type=int, default=300, help="films that are graded")
+    parser.add_argument("--drawn", type=int, default=1000, help="films for the Fréchet distance")
+    parser.add_argument("--machine", default="", help="a sentence for the card: where it was trained and for how long")
+    options = parser.parse_args()
+    found = publish(options.run, options.out, options.films, options.drawn, options.machine)
+    print(json.dumps(found["drawn"], indent=1))
