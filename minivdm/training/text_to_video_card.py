@@ -64,11 +64,12 @@ From a prompt to its GIF {gif:.1f} s, on {threads} thread(s) of the machine that
 
 ## Limits
 {limits} It has seen nothing but rendered fireworks of 17 frames, and knows no words but those of `data.captions`. The
-judge is a network too, and lenient about fine structure. Licence: Apache-2.0."""
+judge is a network too, and lenient about fine structure. Licence: Apache-2.0.
+"""
 
-LIMITS = """Large willows and palms are lumpier than rendered ones, and small late bursts lose their shape: 4 × 5 × 8 × 8 numbers
-per clip are few, and the VAEs lose part of it before the model begins (see the column *VAE*). Three shells one after
-another are the hardest."""
+LIMITS = """Large willows and palms are lumpier than rendered ones, and small late bursts lose their shape: 1,280
+numbers per clip are few, and the VAEs lose part of it before the model begins (see the column *VAE*). Three shells one
+after another are the hardest."""
 
 
 def card(config: Config, results: dict[str, Any], machine: str) -> str:
