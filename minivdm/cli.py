@@ -46,7 +46,8 @@ def data(argv: list[str]) -> None:
 def train(argv: list[str]) -> None:
     """train a model; any setting of a preset can follow, such as --training.steps 500"""
     parser = _parser("train", train)
-    parser.add_argument("task", choices=["unet3d", "vae2d", "temporal_vae", "toy_t5", "stdit3"], help="what to train")
+    tasks = ["unet3d", "vae2d", "temporal_vae", "toy_t5", "stdit3", "all"]
+    parser.add_argument("task", choices=tasks, help="what to train; all: every part of text to video, from nothing")
     parser.add_argument("--preset", help="settings to start from: toy, small, fireworks_a6000 (default: toy)")
     parser.add_argument("--data", help="folder of GIF, MP4 or WebP clips (default: fireworks rendered in memory)")
     parser.add_argument("--run", type=Path, help="folder that keeps the run (default: runs/TASK-PRESET)")
@@ -58,6 +59,12 @@ def train(argv: list[str]) -> None:
 
     overrides = parse_overrides(rest) | ({"data.folder": options.data} if options.data else {})
     run = options.run or Path("runs") / f"{options.task}-{options.preset or 'toy'}"
+    if options.task == "all":
+        from minivdm.training.chain import train_all
+
+        train_all(options.preset or "toy", run, overrides, options.resume)
+        print(f"done: the pipeline is in {run / 'pipeline'}, films in {run / 'films.gif'}")
+        return
     if options.resume:
         if not (run / "config.yaml").is_file():
             raise UserError(

@@ -53,7 +53,8 @@ def tiny_denoiser(seed: int = 3, **fields) -> STDiT3:
     """No layer is silent."""
     torch.manual_seed(seed)
     sizes = {"in_channels": 3, "hidden_size": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "input_sq_size": 16}
-    model = STDiT3(caption_channels=WIDTH, model_max_length=TOKENS, **sizes | fields)
+    sizes |= {"caption_channels": WIDTH, "model_max_length": TOKENS}
+    model = STDiT3(**sizes | fields)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -61,23 +61,28 @@ class VideoSettings:
 
 
 def picture_size(size: Size | None, height: int, width: int, factor: int) -> tuple[int, int]:
-    """(height, width) in pixels from a side, (height, width), or "width:height", which keeps height x width pixels.
+    """(height, width) in pixels, from a side, a pair, or text: "64", "48x64", or "width:height".
 
-    The VAE needs multiples of `factor`: a ratio is rounded to them, other sizes raise UserError, naming the nearest.
+    A ratio keeps height x width pixels in all. The VAE needs multiples of `factor`: a ratio is rounded to them, other
+    sizes raise UserError, naming the nearest.
     """
-    if size is None:
-        size = (height, width)
-    elif isinstance(size, str):
+    if isinstance(size, str) and ":" in size:
         return _from_ratio(size, height * width, factor)
-    elif isinstance(size, Integral):
-        size = (size, size)
-    sides = tuple(size)
+    sides = _sides((height, width) if size is None else size)
     if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
-        raise UserError(f"size {size!r}: expected a side in pixels, (height, width), or a ratio such as '16:9'")
+        raise UserError(f"size {size!r}: expected a side in pixels, height and width, or a ratio such as '16:9'")
     if any(side < 1 or side % factor for side in sides):
         nearest = tuple(_round(side, factor) for side in sides)
-        raise UserError(f"size {sides} (height, width): expected multiples of {factor}; the nearest are {nearest}")
+        raise UserError(f"size {sides}: expected height and width divisible by {factor}; nearest are {nearest}")
     return sides
+
+
+def _sides(size: Size) -> tuple:
+    """A side or a pair, also in text, as a pair."""
+    if isinstance(size, str):
+        size = [int(side) if side.isdecimal() else side for side in size.split("x")]
+    sides = tuple(size) if isinstance(size, Sequence) else (size,)
+    return sides * 2 if len(sides) == 1 else sides
 
 
 def _from_ratio(ratio: str, pixels: int, factor: int) -> tuple[int, int]:
