@@ -60,7 +60,7 @@ def _cross_cases(g: torch.Generator) -> list[Case]:
         case(3, 2, 5, 8, [4, 1, 6], "three prompts, 2 heads"),
         Case({"q": q, "k": k, "v": v, "mask": gaps}, "padding in between, float64"),
         case(1, 4, 9, 6, [2], "a single prompt"),
-        case(2, 3, 4, 5, [7, 7], "no padding at all"),
+        case(2, 3, 4, 5, [6, 6], "two prompts of one length"),
     ]
 
 

@@ -31,7 +31,7 @@ MASKED_CROSS_ATTENTION = (
     ),
     Mistake(
         "mask upside down",
-        lambda q, k, v, mask: _attend(q, k, v, torch.nan_to_num(_added(~mask), neginf=-1e30)),
+        lambda q, k, v, mask: _attend(q, k, v, _added(~mask)),
         "Your attention hears the padding and ignores the words: the mask is upside down.",
         "True = a real token. What gets −∞ is where the mask is False.",
         "which tokens should the film obey?",

@@ -74,8 +74,8 @@ class Parts:
 
     def _require_latents(self, part: str, z: Tensor) -> None:
         if tuple(z.shape[1:]) != self.latent_shape or z.ndim != 5:
-            wanted = ", ".join(map(str, self.latent_shape))
-            raise ValueError(f"`{part}` wants latents (B, {wanted}) and got {tuple(z.shape)}")
+            told = f"{part} wants latents (B, {', '.join(map(str, self.latent_shape))}), not {tuple(z.shape)}"
+            raise ValueError(told)
 
     def _look_at(self, z: Tensor, t: Tensor, y: Tensor) -> None:
         films = len(z)
