@@ -70,7 +70,7 @@ class Parts:
         """A film (B, 3, T, 2H, 2W), some of it beyond [-1, 1]."""
         self._require_latents("decode", z)
         film = torch.einsum("b c t h w, c k -> b k t h w", z, self.paint.to(z))
-        return repeat(film, "b k t h w -> b k t (h 2) (w 2)") if film.numel() else film
+        return repeat(film, "b k t h w -> b k t (h 2) (w 2)")
 
     def _require_latents(self, part: str, z: Tensor) -> None:
         if tuple(z.shape[1:]) != self.latent_shape or z.ndim != 5:
