@@ -86,7 +86,11 @@ FLOW_MISTAKES = {
         "u * x0 + (1 - u) * noise",
         {"add_noise", "losses", "losses_masked", *MASKED},
     ),
-    "no shift": ("num_steps, ratio)", "num_steps, 1.0)", {"transform", "transform_degenerate", *MOVED}),
+    "no shift": (
+        "(t / self.num_steps, ratio)",
+        "(t / self.num_steps, 1.0)",
+        {"transform", "transform_degenerate", *MOVED},
+    ),
     "times that are not rounded": ("float(round(t) if discrete else t)", "float(t)", {"sample_discrete"}),
     "a step too short": ("(1 - k / steps)", "(1 - (k + 1) / (steps + 1))", SAMPLES),
     "a loss over all frames": ("** 2, mask)", "** 2)", {"losses_masked"}),
