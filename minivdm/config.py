@@ -28,17 +28,21 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml") if path.stem != "base")
 
 
-def load_preset(name: str, overrides: dict[str, Any] | None = None, task: str = "unet3d") -> Config:
+def load_preset(
+    name: str, overrides: dict[str, Any] | None = None, task: str = "unet3d", chain: bool = False
+) -> Config:
     """`base.yaml`, then the preset's differences, then `overrides` by dotted name; checked.
 
-    In both files the values under `tasks` that stand under the name of `task` go before the others.
+    In both files the values under `tasks` that stand under the name of `task` go before the others, and with `chain`,
+    where all tasks are trained one after another, those under `chain` before these.
     Raises UserError for an unknown preset, an unknown name (with the nearest known one) or an impossible value.
     """
     if name not in preset_names():
         raise UserError(
             f"unknown preset {name!r}{_nearest(name, preset_names())}; presets: {', '.join(preset_names())}"
         )
-    return _build(_read_preset("base", task) | _read_preset(name, task) | {"preset": name} | (overrides or {}))
+    presets = _read_preset("base", task, chain) | _read_preset(name, task, chain)
+    return _build(presets | {"preset": name} | (overrides or {}))
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Config:
@@ -48,7 +52,8 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     are as in `base.yaml`.
     """
     saved = _read_yaml(path)
-    base = {name: group for name, group in _read_yaml(PRESETS / "base.yaml").items() if name not in ("tasks", *saved)}
+    left_out = {"tasks", "chain", *saved}
+    base = {name: group for name, group in _read_yaml(PRESETS / "base.yaml").items() if name not in left_out}
     return _build(_flatten(base) | _flatten(saved) | (overrides or {}))
 
 
@@ -111,11 +116,12 @@ def _explain(values: dict[str, Any], error: Exception) -> str:
     return f"impossible setting: {text}"
 
 
-def _read_preset(name: str, task: str) -> dict[str, Any]:
+def _read_preset(name: str, task: str, chain: bool = False) -> dict[str, Any]:
     """The values of one preset file by dotted name, those of the task last."""
     values = _read_yaml(PRESETS / f"{name}.yaml")
-    tasks = values.pop("tasks", {})
-    return _flatten(values) | ({"task": task} if task else {}) | _flatten(tasks.get(task, {}))
+    tasks, chained = values.pop("tasks", {}), values.pop("chain", {})
+    flat = _flatten(values) | ({"task": task} if task else {}) | _flatten(tasks.get(task, {}))
+    return flat | (_flatten(chained.get(task, {})) if chain else {})
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

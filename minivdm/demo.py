@@ -1,4 +1,4 @@
-"""The main job in a few minutes: train on the fireworks GIFs, stop, resume, sample, and lay the results side by side.
+"""The main job in a few minutes: films from three sentences; then train on the fireworks GIFs, stop, resume, sample.
 
 `make demo` runs this. Everything it makes is in `outputs/demo/`.
 """
@@ -14,6 +14,11 @@ from minivdm.paths import repo_root
 
 OUT = Path("outputs/demo")
 STEPS, STOP_AT = 120, 60
+SENTENCES = [
+    "a large red peony high on the left",
+    "a large gold willow in the upper centre, then a small blue ring low on the right",
+    "a large green palm low on the left and a small purple ring high on the right",
+]
 PROMPTS = [
     "a large red peony high on the left",
     "a small blue ring low on the right",
@@ -26,8 +31,20 @@ PROMPTS = [
 ]
 
 
+def films_from_text(out: Path, steps: int | None = None) -> None:
+    """A film for each of SENTENCES from the shipped text-to-video model, written as GIFs."""
+    from minivdm.pipelines.write_films import sample_films
+
+    print("1. Films from three sentences, drawn by the shipped text-to-video model.")
+    started = time.perf_counter()
+    films = sample_films(SENTENCES, out / "text", checkpoint="toy", model="stdit3", steps=steps)
+    for path, sentence in zip(films, SENTENCES, strict=True):
+        print(f"   {path}  {sentence}")
+    print(f"   made in {time.perf_counter() - started:.0f} s")
+
+
 def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_steps: int = 25) -> None:
-    """Train `stop_at` steps, resume up to `steps`, then sample from this model and from the shipped one."""
+    """Films from text; then train `stop_at` steps, resume up to `steps`, sample from this model and the shipped one."""
     import torch
 
     from minivdm.config import load_preset
@@ -41,6 +58,7 @@ def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_s
     run = out / "run"
     if out.exists():
         shutil.rmtree(out)
+    films_from_text(out, sampling_steps)
     gifs = repo_root() / "datasets" / "fireworks_toy"
     overrides = {
         "data.folder": str(gifs),
@@ -48,13 +66,13 @@ def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_s
         "training.log_every": 5,
         "sampling.steps": sampling_steps,
     }
-    print(f"1. Train the toy Unet3D on the GIFs in {gifs.relative_to(repo_root())} for {stop_at} steps, then stop.")
+    print(f"2. Train the toy Unet3D on the GIFs in {gifs.relative_to(repo_root())} for {stop_at} steps, then stop.")
     config = load_preset("toy", overrides | {"training.steps": stop_at, "training.decay_from": 1.0})
     Trainer(NoisePredictionTask(config), config, run).run()
-    print(f"2. Resume the run from its checkpoint and go on to step {steps}.")
+    print(f"3. Resume the run from its checkpoint and go on to step {steps}.")
     config = load_preset("toy", overrides | {"training.steps": steps, "training.decay_from": 1.0})
     Trainer(NoisePredictionTask(config), config, run, resume=True).run()
-    print("3. Sample: this model, and the shipped one (same recipe, trained for longer).")
+    print("4. Sample: this model, and the shipped one (same recipe, trained for longer).")
     films = {}
     for name, source in {"minutes": run, "shipped": "toy"}.items():
         pipeline = UnetPipeline.from_pretrained(source).to(pick_device())
@@ -66,6 +84,7 @@ def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_s
     contact_sheet(torch.cat(list(films.values())), labels).save(out / "contact_sheet.png")
     print(f"\nMade in {time.perf_counter() - started:.0f} s:")
     for path, what in {
+        "text/": "a film for each of three sentences, by the shipped text-to-video model",
         "loss.png": "the loss, falling",
         "samples_minutes.gif": f"eight films after {steps} steps: blobs that flicker",
         "samples_shipped.gif": "the same prompts, drawn by the shipped model",

@@ -175,6 +175,16 @@ def test_edit_ratios_keep_a_frame_until_the_noise_has_fallen_to_them(ratio, step
     assert torch.equal(out[:, :, 2], z[:, :, 2]) and not torch.equal(out[:, :, 0], z[:, :, 0])
 
 
+@pytest.mark.parametrize("size", [(32, 32, 5), (16, 16, 3), (144, 256, 5), (512, 496, 7)])
+@pytest.mark.parametrize("method", ["euler", "midpoint"])
+def test_a_mask_that_generates_all_frames_changes_nothing(size, method):
+    z, ratio, flow = drawn(1), shift_ratio(*size), RectifiedFlow()
+    plain, masked = (
+        flow.sample(lambda x, t, m: torch.cos(x), z, 4, method, ratio, mask=mask) for mask in (None, torch.ones(2, 5))
+    )
+    assert torch.equal(plain, masked)
+
+
 def test_masked_frames_are_clean_and_do_not_count():
     x0, noise, t = drawn(0), drawn(1), torch.tensor([300.0, 900.0])
     mask = torch.tensor([[True, False, True, True, False], [False] * 5])

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-LIBRARY = os.path.dirname(os.__file__)  # frames in the standard library are not the learner's
+# frames in the standard library and in the course machine are not the learner's
+LIBRARY, COURSE = os.path.dirname(os.__file__), os.path.dirname(__file__)
 TIME_LIMIT_S = 30.0  # per call; a right answer needs milliseconds, loops included
 
 
@@ -117,7 +118,8 @@ class _RandomOps(TorchDispatchMode):
         self.seen = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
+        # attention carries the tag because it could drop weights out; as it is called here it draws nothing
+        self.seen |= torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in func.name()
         return func(*args, **(kwargs or {}))
 
 
@@ -139,4 +141,5 @@ def where_raised(error: BaseException) -> str:
 
 
 def _in_library(filename: str) -> bool:
-    return "site-packages" in filename or filename.startswith(LIBRARY)
+    """Also what an exercise hands to the answer, such as a critic or a decoder, is not the learner's."""
+    return "site-packages" in filename or filename.startswith((LIBRARY, COURSE))

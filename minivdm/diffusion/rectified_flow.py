@@ -63,7 +63,10 @@ class RectifiedFlow:
 
     def shift(self, t: Tensor, ratio: Number | None) -> Tensor:
         """Move times in [0, 1000] towards noise (ratio > 1) or data (< 1); both ends stay."""
-        return t if ratio is None else shift_sigma(t / self.num_steps, ratio) * self.num_steps
+        if ratio is None:
+            return t
+        # Rounding would put 1000 at 1000.0001 for some sizes: above every edit ratio, so that nothing is open there.
+        return (shift_sigma(t / self.num_steps, ratio) * self.num_steps).clamp(max=self.num_steps)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t for x0 (B, ...) and t (B,) in [0, 1000]."""
