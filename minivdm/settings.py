@@ -110,6 +110,7 @@ class FlowConfig:
     location: float  # of the logit-normal
     spread: float
     shift: bool  # move times towards noise for larger and longer clips
+    gradient_checkpointing: bool  # less memory, a third more time
     image_head: float  # share of the clips whose first frame is given, and not generated
     image_tail: float  # the last one
     image_head_tail: float  # both

@@ -54,7 +54,7 @@ class Stdit3Task(FilmTask):
             class_dropout_prob=config.training.null_cond_prob,
         )
         with seeded_modules(config.seed):
-            self.model = STDiT3(sizes)
+            self.model = STDiT3(sizes, gradient_checkpointing=flow.gradient_checkpointing)
         if flow.init is not None:
             load_weights(self.model, find_denoiser_weights(flow.init), flow.init)
         self.flow = RectifiedFlow(flow.t_sampling, flow.location, flow.spread)
