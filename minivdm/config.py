@@ -48,13 +48,9 @@ def load_preset(
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     """A configuration saved by `Config.save`, with `overrides` by dotted name.
 
-    Groups that the file lacks altogether, because they are of no use to its task or did not exist when it was written,
-    are as in `base.yaml`.
+    Settings that the file lacks, because they did not exist when it was written, are as in `base.yaml`.
     """
-    saved = _read_yaml(path)
-    left_out = {"tasks", "chain", *saved}
-    base = {name: group for name, group in _read_yaml(PRESETS / "base.yaml").items() if name not in left_out}
-    return _build(_flatten(base) | _flatten(saved) | (overrides or {}))
+    return _build(_read_preset("base", "") | _flatten(_read_yaml(path)) | (overrides or {}))
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:
