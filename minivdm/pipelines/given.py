@@ -42,7 +42,7 @@ def read_picture(picture: Picture, size: tuple[int, int]) -> Tensor:
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise UserError(f"cannot read the picture {picture}: {reason}") from None
-    return _fit(from_uint8(np.asarray(picture.convert("RGB"))[None])[None], size)
+    return _fit(from_uint8(np.array(picture.convert("RGB"))[None])[None], size)
 
 
 def read_clip(video: Tensor | str | Path, size: tuple[int, int]) -> Tensor:
