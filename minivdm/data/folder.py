@@ -79,9 +79,8 @@ class VideoFolder(Dataset):
         index, epoch = which if isinstance(which, tuple) else (which, 0)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        generator = generator_for(self.seed, epoch, index)
+        flipped, generator = self._view(index, epoch)
         index, stored, fps = self._decode_next_good(index)
-        flipped = self.flip and bool(torch.randint(2, (), generator=generator))
         wording = int(torch.randint(max(1, len(self.wordings[index])), (), generator=generator))
         chosen = choose_frames(len(stored), self.frames, self.fit, generator)
         if self.fit == "stride" and self.frames > 1 and len(stored) > 1:
@@ -105,10 +104,15 @@ class VideoFolder(Dataset):
         """The wording that an epoch has for clip `index` as epoch 0 shows it: whoever keeps clips, keeps one view."""
         if not self.wordings[index]:
             return ""
-        flipped = self.flip and bool(torch.randint(2, (), generator=generator_for(self.seed, 0, index)))
-        generator = generator_for(self.seed, epoch, index)
+        flipped, _ = self._view(index, 0)
+        _, generator = self._view(index, epoch)
         wording = self.wordings[index][int(torch.randint(len(self.wordings[index]), (), generator=generator))]
         return swap_left_right(wording) if flipped else wording
+
+    def _view(self, index: int, epoch: int) -> tuple[bool, torch.Generator]:
+        """Whether a draw is mirrored, and the generator that decides the rest of it."""
+        generator = generator_for(self.seed, epoch, index)
+        return self.flip and bool(torch.randint(2, (), generator=generator)), generator
 
     def __getstate__(self) -> dict:
         # A worker process starts with an empty cache: to send it decoded clips would take longer than to decode them.

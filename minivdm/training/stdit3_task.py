@@ -104,9 +104,10 @@ class Stdit3Task(FilmTask):
 
     def sample(self, model: nn.Module, seed: int, progress: bool = False) -> tuple[Tensor, list[str]]:
         """`sampling.clips` films from `model`, with captions taken from the data."""
-        prompts = [self.dataset.dataset.caption(index) for index in range(self.config.sampling.clips)]
+        shown = range(min(self.config.sampling.clips, len(self.dataset)))
+        prompts = [self.dataset.caption(index) for index in shown]
         pipeline = TextToVideoPipeline(model, self.pipeline.text, self.pipeline.vae, self.pipeline.settings)
-        return pipeline(prompts, seed=seed, progress=progress), prompts
+        return pipeline.to(next(model.parameters()).device)(prompts, seed=seed, progress=progress), prompts
 
     def save(self, folder: Path) -> None:
         """Write the configuration, which names the other parts."""

@@ -52,7 +52,7 @@ that only went through the VAEs, which is the most that this model could reach. 
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
 {table}
 
-Other strengths of guidance, on 96 films: {guidance}.
+Other strengths of guidance, on {guided} films: {guidance}.
 
 How real they look: Fréchet distance to rendered clips, on what the judge's trunk sees of {drawn} films: drawn
 {frechet_drawn:.2f}, through the VAEs only {frechet_vae:.2f}, other rendered clips {frechet_floor:.2f} (the least
@@ -97,6 +97,7 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
         films=films,
         sampler=results["sampler"],
         table="\n".join(_row(name, kind, results["reconstructed"][name]) for name, kind in results["drawn"].items()),
+        guided=sum(kind["films"] for kind in next(iter(results["guidance"].values())).values()),
         guidance="; ".join(
             f"{scale}: " + ", ".join(f"{name} {kind['joint']:.0%}" for name, kind in kinds.items())
             for scale, kinds in results["guidance"].items()
