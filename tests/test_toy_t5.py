@@ -1,0 +1,366 @@
+"""The toy T5: whose word is whose, what is hidden of a text, and an encoder that ships as it was trained."""
+
+import functools
+import itertools
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_films import write_folder
+from tiny_runs import assert_same_runs, tiny_config, train
+from transformers import PreTrainedTokenizerFast
+
+from minivdm.data.captions import (
+    MEANING,
+    THEN,
+    THEN_3,
+    TOGETHER,
+    TOGETHER_3,
+    VOCABULARY,
+    canonical,
+    caption,
+    caption_with_owners,
+    parse_caption,
+    tokenize,
+)
+from minivdm.data.fireworks_dataset import FireworksDataset
+from minivdm.data.folder import VideoFolder
+from minivdm.data.scenes import ATTRIBUTES, Scene, Shell, sample_scenes
+from minivdm.errors import UserError
+from minivdm.text.encoder import TextEmbedder
+from minivdm.text.toy_t5 import (
+    HIDDEN,
+    MAX_TOKENS,
+    NOBODY,
+    QUESTIONS,
+    SENTINELS,
+    SPAN,
+    UNSAID,
+    WHEN,
+    answers_for,
+    burst_steps,
+    corrupt_spans,
+    listing,
+    make_tokenizer,
+)
+from minivdm.training import publish_t5 as publication
+from minivdm.training.checkpoint import list_checkpoints, read_tensors
+from minivdm.training.compare_encoders import random_encoder
+from minivdm.training.toy_t5_task import (
+    Captions,
+    ToyT5Task,
+    export_encoder,
+    lists_written,
+    share_read,
+    trained_t5,
+    words_read,
+)
+
+TOKENIZER = make_tokenizer()
+OBJECTIVES = ("reading", "listing", "spans")
+seeds = st.integers(0, 2**40)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def scenes_for(seed, count=12):
+    generator = seeded(seed)
+    return sample_scenes(count, "scene", "test", generator=generator), generator
+
+
+def said(shell):
+    return {name: getattr(shell, name) for name in ATTRIBUTES if getattr(shell, name) is not None}
+
+
+# Tokens
+
+
+def test_words_marks_and_what_is_unknown():
+    assert TOKENIZER.convert_tokens_to_ids(["<pad>", "</s>", "<unk>"]) == [0, 1, 2]
+    numbers = TOKENIZER("A large, RED ring: moonlight;")["input_ids"]
+    assert TOKENIZER.convert_ids_to_tokens(numbers) == ["a", "large", ",", "red", "ring", ":", "<unk>", ";", "</s>"]
+    assert TOKENIZER.tokenize("red <extra_id_3> <extra_id_7>") == ["red", "<extra_id_3>", "<extra_id_7>"]
+    padded = TOKENIZER(["a red ring", ""], padding=True)
+    assert padded["input_ids"][1] == [1, 0, 0, 0] and padded["attention_mask"] == [[1, 1, 1, 1], [1, 0, 0, 0]]
+
+
+def test_every_word_of_captions_and_listings_has_its_own_number(tmp_path):
+    numbers = [TOKENIZER(word)["input_ids"] for word in VOCABULARY]
+    assert all(len(row) == 2 and row[0] > 2 and row[1] == 1 for row in numbers)
+    assert len({row[0] for row in numbers}) == len(VOCABULARY)
+    TOKENIZER.save_pretrained(tmp_path)
+    again = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    texts = [caption(scene, seeded(3)) for scene in scenes_for(3, 50)[0]]
+    for text in (*texts, *map(listing, texts), "moonlight"):
+        assert again(text)["input_ids"] == TOKENIZER(text)["input_ids"]
+        assert (2 in TOKENIZER(text)["input_ids"]) == (text == "moonlight")
+        assert TOKENIZER.tokenize(text) != [] and len(TOKENIZER(text)["input_ids"]) <= MAX_TOKENS
+
+
+# Lists of shells
+
+
+PLAIN = ("a large red peony high on the left", "a small blue ring low on the right", "a small gold palm high centre")
+ENTRIES = ("high left : large red peony {}", "low right : small blue ring {}", "high centre : small gold palm {}")
+
+
+@pytest.mark.parametrize(("join", "order"), [
+    ("{0}", (0,)),
+    *((join, (0, 0)) for join in TOGETHER),
+    *((join, (0, 0, 0)) for join in TOGETHER_3),
+    *((join, (0, 1)) for join in THEN),
+    *((join, (0, 1, 2)) for join in THEN_3),
+])  # fmt: skip
+def test_a_list_says_who_is_where_and_when(join, order):
+    when = ("first", "second", "third")
+    entries = [entry.format(when[step]) for entry, step in zip(ENTRIES, order, strict=False)]
+    assert listing(join.format(*PLAIN)) == " ; ".join(sorted(entries))
+
+
+def test_lists_of_the_docstring_and_of_texts_that_say_little():
+    text = "a tiny red ring on the left high up, then a big palm in blue at the bottom right"
+    assert listing(text) == "high left : small red ring first ; low right : large blue palm second"
+    assert listing("a green firework") == "somewhere : green firework first"
+    assert listing("something low, large") == "low : large firework first"
+    assert listing("moonlight") == listing("") == ""
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds)
+def test_equal_scenes_have_equal_lists_whatever_the_words(seed):
+    scenes, generator = scenes_for(seed)
+    for scene in scenes:
+        texts = [caption(scene, generator) for _ in range(3)]
+        assert all(listing(text) == listing(canonical(parse_caption(text))) for text in texts)
+        if len(scene.shells) > 1:  # of a lone shell a caption may leave something out
+            assert {listing(text) for text in texts} == {listing(canonical(scene))}
+            assert len(listing(texts[0]).split(" ; ")) == len(scene.shells)
+
+
+def test_scenes_that_differ_have_lists_that_differ():
+    texts = {listing(canonical(scene)) for scene in scenes_for(5, 300)[0]}
+    plain = {canonical(scene) for scene in scenes_for(5, 300)[0]}
+    assert len(texts) == len(plain) > 290
+
+
+# Whose word it is
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds)
+def test_the_words_of_a_shell_say_what_that_shell_is(seed):
+    for number, scene in enumerate(scenes_for(seed)[0]):
+        text, owners = caption_with_owners(scene, seeded(seed + number))
+        assert text == caption(scene, seeded(seed + number))
+        words = tokenize(text)
+        assert len(owners) == len(words)
+        assert set(owners) - {None} == set(range(len(scene.shells)))
+        for owner, shell in enumerate(scene.shells):
+            own = " ".join(word for word, whose in zip(words, owners, strict=True) if whose == owner)
+            (found,) = parse_caption(own).shells
+            assert said(found).items() <= said(shell).items(), text
+            assert len(scene.shells) == 1 or said(found) == said(shell), text
+        assert not [word for word, whose in zip(words, owners, strict=True) if whose is None and word in MEANING], text
+
+
+def test_answers_of_a_caption_by_hand():
+    one, other = Shell("red", "peony", "left", "high", "large", 3.0), Shell("blue", "ring", None, "low", None, 8.0)
+    tokens = TOKENIZER.tokenize("first a large peony, red, then a ring low")
+    owners = [None, 0, 0, 0, 0, None, 1, 1, 1]
+    answers = answers_for(tokens, owners, Scene((one, other)))
+    whole, part = ([1 + names.index(name) for names, name in zip(QUESTIONS.values(), row, strict=True)] for row in (
+        ("red", "peony", "left", "high", "large", "first"),
+        ("blue", "ring", "left", "low", "small", "second"),
+    ))  # fmt: skip
+    part[2] = part[4] = UNSAID
+    nobody = [NOBODY] * 6
+    assert answers.tolist() == [nobody, whole, whole, whole, nobody, whole, nobody, nobody, part, part, part]
+    assert list(QUESTIONS) == [*ATTRIBUTES, "when"] and answers.dtype == torch.int64
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**20))
+def test_every_word_with_a_meaning_is_asked_for_it(seed):
+    items = Captions(FireworksDataset(20, "scene", "test", seed=seed), TOKENIZER)
+    for index in range(20):
+        item, scene = items[index, 2], items.dataset.scenes[index]
+        tokens = TOKENIZER.tokenize(item["caption"])
+        assert item["caption"] == items.dataset.caption(index, 2) and item["answers"].shape == (len(tokens), 6)
+        for token, answers in zip(tokens, item["answers"].tolist(), strict=True):
+            if token in MEANING:
+                attribute, name = MEANING[token]
+                assert answers[list(QUESTIONS).index(attribute)] == 1 + ATTRIBUTES[attribute].index(name)
+            assert (answers[0] == NOBODY) == (answers == [NOBODY] * 6) and (token[0].isalnum() or answers[0] == NOBODY)
+        asked = {row[-1] for row in item["answers"].tolist()} - {NOBODY}
+        steps = burst_steps(scene)
+        assert asked == ({1 + WHEN.index("at once")} if scene.order == "together" else {2 + step for step in steps})
+
+
+# Hidden words
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=seeds, length=st.integers(1, MAX_TOKENS - 1))
+def test_what_is_hidden_can_be_put_back(seed, length):
+    first = TOKENIZER.convert_tokens_to_ids(SENTINELS[0])
+    sentinels = [first + k for k in range(len(SENTINELS))]
+    assert TOKENIZER.convert_ids_to_tokens(sentinels) == list(SENTINELS)
+    text = [*torch.randint(3, first, (length,), generator=seeded(seed)).tolist(), 1]
+    inputs, targets = (part.tolist() for part in corrupt_spans(torch.tensor(text), seeded(seed), first))
+    used = [token for token in inputs if token in sentinels]
+    assert used == sentinels[: len(used)] and [token for token in targets if token in sentinels] == used
+    hidden = {}
+    for token in targets[:-1]:
+        if token in sentinels:
+            hidden[token] = []
+        else:
+            hidden[next(reversed(hidden))].append(token)
+    assert all(hidden.values()) and used
+    assert list(itertools.chain.from_iterable(hidden.get(token, [token]) for token in inputs)) == text
+    assert targets[-1] == inputs[-1] == 1
+    assert sum(map(len, hidden.values())) <= len(used) * (2 * SPAN - 1)
+    again = corrupt_spans(torch.tensor(text), seeded(seed), first)
+    assert again[0].tolist() == inputs and again[1].tolist() == targets
+
+
+def test_about_as_much_is_hidden_as_is_meant():
+    text = torch.tensor([*range(3, 33), 1])
+    shares = [(len(corrupt_spans(text, seeded(seed), 100)[1]) - 1 - 4) / 30 for seed in range(400)]
+    assert 0.8 * HIDDEN < sum(shares) / 400 < 1.05 * HIDDEN  # spans that meet or reach the end are shorter
+
+
+# Runs
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_resuming_equals_never_stopping(tmp_path, objective):
+    config = tiny_config("toy_t5", toy_t5__objective=objective, training__accumulate=2)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", stop=5)
+    train(config, tmp_path / "parts", resume=True)
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    shown = sorted((tmp_path / "whole" / "samples").glob("*.txt"))
+    assert [path.stem for path in shown] == ["step-00000004", "step-00000008", "step-00000010"]
+    assert all(path.read_text().count("caption  ") == 7 for path in shown)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_loss_falls(tmp_path, objective):
+    settings = {"toy_t5__objective": objective, "data__clips": 4, "training__batch_size": 4, "training__steps": 40}
+    config = tiny_config("toy_t5", **settings, training__learning_rate=0.02, training__milestone_every=40)
+    trained, fresh = train(config, tmp_path).task, ToyT5Task(config)
+    batch = {name: [fresh.dataset[index][name] for index in range(4)] for name in fresh.dataset[0]}
+    with torch.no_grad():
+        now, at_first = (task.loss(task.model, batch, [1, 2, 3, 4]) for task in (trained, fresh))
+    assert now < 0.7 * at_first
+
+
+def test_pads_change_no_answer():
+    task = ToyT5Task(tiny_config("toy_t5"))
+    short, long = (torch.tensor([TOKENIZER(text)["input_ids"]]) for text in ("a red ring", PLAIN[0] + ", then a ring"))
+    padded = torch.cat([torch.nn.functional.pad(short, (0, long.shape[1] - 4)), long])
+    with torch.no_grad():
+        for alone, together in zip(task.model.read(short), task.model.read(padded), strict=True):
+            torch.testing.assert_close(together[:1, :4], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_hidden_comes_from_the_seed_of_the_clip():
+    task = ToyT5Task(tiny_config("toy_t5", toy_t5__objective="spans"))
+    batch = {"caption": [task.dataset[0]["caption"]]}
+    with torch.no_grad():
+        losses = [task.loss(task.model, batch, [seed]).item() for seed in (5, 6, 5)]
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_a_reader_that_is_right_scores_one():
+    items, dim = Captions(FireworksDataset(9, "scene", "test", seed=1), TOKENIZER), list(map(len, QUESTIONS.values()))
+    right = {tuple(TOKENIZER(items[k]["caption"])["input_ids"]): items[k]["answers"].clamp(min=0) for k in range(9)}
+
+    class Oracle:
+        mistakes = 0
+
+        def read(self, tokens):
+            answers = torch.nn.functional.pad(right[tuple(tokens[0].tolist())], (0, 0, 0, 1)).clone()
+            answers[:, 1] = (answers[:, 1] + self.mistakes) % (1 + dim[1])
+            return [torch.nn.functional.one_hot(answers[None, :, k], 1 + count).float() for k, count in enumerate(dim)]
+
+    assert share_read(Oracle(), TOKENIZER, clips=9) == dict.fromkeys([*QUESTIONS, "whole captions"], 1.0)
+    Oracle.mistakes = 1
+    shares = share_read(Oracle(), TOKENIZER, clips=9)
+    assert [name for name, share in shares.items() if share < 1] == ["shape", "whole captions"]
+    assert shares["shape"] == shares["whole captions"] == 0
+
+
+def test_the_encoder_of_a_run_ships_as_it_was_trained(tmp_path):
+    run = train(tiny_config("toy_t5", training__steps=3, training__milestone_every=3), tmp_path / "run").run_dir
+    model, tokenizer = trained_t5(run)
+    averages = read_tensors(list_checkpoints(run)[-1] / "ema.safetensors")
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in averages.items())
+    texts = ["a large red peony high on the left", "moonlight", "a tiny palm, then a ring"]
+    y, mask = TextEmbedder(export_encoder(run), 20)(texts)
+    tokens = tokenizer(texts, padding="max_length", max_length=20, return_tensors="pt")
+    with torch.no_grad():
+        rounded = model.encoder.half().float()
+        expected = rounded(tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+    torch.testing.assert_close(y[mask], expected[mask], atol=1e-5, rtol=1e-5)
+    assert torch.equal(mask, tokens["attention_mask"].bool()) and mask.sum(1).tolist() == [9, 2, 8]
+
+
+def test_a_published_encoder_says_what_it_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(publication, "share_read", functools.partial(share_read, clips=8))
+    run = train(tiny_config("toy_t5", training__steps=2), tmp_path / "run").run_dir
+    shares = publication.publish_t5(run, tmp_path / "t5", machine="In no time.")
+    found = json.loads((tmp_path / "t5" / "evaluation.json").read_text())
+    card = (tmp_path / "t5" / "MODEL_CARD.md").read_text()
+    assert found["read"] == shares and -1 <= found["cosine"] <= 1
+    assert "| " + " | ".join(f"{share:.2%}" for share in shares.values()) + " |" in card
+    assert "In no time." in card and "2 steps of 3 captions" in card and f"{found['cosine']:.2f} (1 would" in card
+    assert TextEmbedder(tmp_path / "t5", 9)(["a red ring"])[0].shape == (1, 9, 16)
+    listens = train(tiny_config("toy_t5", training__steps=1, toy_t5__objective="spans"), tmp_path / "spans").run_dir
+    with pytest.raises(UserError, match="another objective.*--toy_t5.objective reading"):
+        publication.publish_t5(listens, tmp_path / "other")
+
+
+def test_an_encoder_that_has_learnt_nothing_is_one_too(tmp_path):
+    y, mask = TextEmbedder(random_encoder(tmp_path), 9)(["a red ring"])
+    assert y.shape == (1, 9, 96) and mask.sum() == 4
+
+
+def test_what_is_shown_of_a_text_has_a_line_per_word():
+    for objective in OBJECTIVES:
+        model = ToyT5Task(tiny_config("toy_t5", toy_t5__objective=objective)).model
+        texts = ["a red ring", "a small palm, low"]
+        if objective == "reading":
+            lines = [reading.splitlines() for reading in words_read(model, TOKENIZER, texts)]
+            assert [[line.split()[0] for line in reading] for reading in lines] == [
+                ["a", "red", "ring"], ["a", "small", "palm", ",", "low"],
+            ]  # fmt: skip
+        else:
+            assert len(lists_written(model, TOKENIZER, texts)) == 2
+
+
+# Clips of one's own
+
+
+def test_who_speaks_of_what_is_not_known_of_clips_of_ones_own(tmp_path):
+    with pytest.raises(UserError, match="use --toy_t5.objective spans") as error:
+        ToyT5Task(tiny_config("toy_t5", data__folder=str(write_folder(tmp_path))))
+    assert "\n" not in str(error.value)
+
+
+def test_hidden_words_teach_the_language_of_any_captions(tmp_path):
+    folder = write_folder(tmp_path / "clips")
+    (folder / "captions.jsonl").write_text('{"file": "3.npz", "caption": "a red ring in moonlight"}\n')
+    config = tiny_config("toy_t5", data__folder=str(folder), toy_t5__objective="spans")
+    task = ToyT5Task(config, VideoFolder(folder, 16, 5))
+    batch = {"caption": [task.dataset[index]["caption"] for index in range(5)]}
+    assert batch["caption"] == ["", "", "", "a red ring in moonlight", ""]
+    assert task.loss(task.model, batch, range(5)).isfinite()
+    (folder / "captions.jsonl").unlink()
+    with pytest.raises(UserError, match="no captions .* write captions.jsonl") as error:
+        ToyT5Task(config)
+    assert "\n" not in str(error.value)
