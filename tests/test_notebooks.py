@@ -13,6 +13,7 @@ from minivdm.paths import repo_root
 ROOT = repo_root()
 LESSONS = sources(ROOT)
 MOST_CPU_SECONDS = 2 * 180  # three minutes of two cores: unlike the clock, the same on a busy machine
+LONGER = {"09": 2 * 360}  # it trains a text-to-video model, and what has to go before it
 MOST_MEMORY = 4 * 2**30
 MOST_LINES = 20
 
@@ -52,7 +53,7 @@ def test_solved_lesson_runs_and_gives_the_stored_outputs(lesson, tmp_path):
     used = run(command, lesson.parent, tmp_path / "workbook")
     print(f"{lesson.stem}: {used.cpu_seconds:.0f} CPU seconds, {used.memory / 2**30:.2f} GiB")
     assert used.status == 0, used.printed[-6000:]
-    assert used.cpu_seconds <= MOST_CPU_SECONDS
+    assert used.cpu_seconds <= LONGER.get(lesson.name[:2], MOST_CPU_SECONDS)
     assert used.memory <= MOST_MEMORY
     kept = {path.stem for path in (tmp_path / "workbook").glob("*.py")}
     assert kept == set(exercise_ids(solved_edition(lesson))), "every check of the solved lesson passes"
