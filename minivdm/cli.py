@@ -100,7 +100,7 @@ def sample(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=int, default=4, help="each pixel is drawn this many times larger")
     stdit3 = parser.add_argument_group("text-to-video models (STDiT3) only")
-    stdit3.add_argument("--frames", type=int, help="of each clip; 1 is a picture")
+    stdit3.add_argument("--frames", help="of each clip, or seconds such as 5s; 1 is a picture")
     stdit3.add_argument("--size", help="pixels: a side, HEIGHTxWIDTH, or a ratio of width to height such as 16:9")
     stdit3.add_argument("--image", type=Path, help="picture to begin with")
     stdit3.add_argument("--last-image", type=Path, help="picture to end with")

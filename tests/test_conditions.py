@@ -84,6 +84,16 @@ def test_a_head_is_what_the_film_itself_begins_with_and_a_tail_what_it_ends_with
     assert head.shape[2] == tail.shape[2] == whole.shape[2] // 2
 
 
+def test_a_short_clip_gives_as_many_latents_as_it_fills():
+    vae = tiny_vae()
+
+    def kept(length, condition):
+        return gather(vae, 21, (8, 12), video=clip(length), condition=condition).references[0].shape[2]
+
+    assert [kept(length, "v2v_head") for length in (1, 4, 5, 8, 9, 13, 21)] == [1, 1, 2, 2, 3, 3, 3]
+    assert [kept(length, "v2v_tail") for length in (1, 4, 7, 8, 11, 12, 21)] == [1, 1, 1, 2, 2, 3, 3]
+
+
 def test_given_latents_come_through_untouched(pipe, monkeypatch):
     latents = []
     decode = pipe.vae.decode

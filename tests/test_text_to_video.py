@@ -9,7 +9,7 @@ from minivdm.errors import UserError
 from minivdm.pipelines import TextToVideoPipeline, VideoSettings, no_text, text_for_denoiser
 from minivdm.pipelines.prompts import split_clips, with_motion_score
 from minivdm.pipelines.velocity import GuidedVelocity
-from minivdm.pipelines.video_settings import picture_size
+from minivdm.pipelines.video_settings import frame_count, picture_size
 from minivdm.text.encoder import TextEmbedder
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-3}
@@ -259,6 +259,15 @@ def test_sizes_are_sides_pairs_or_ratios():
         assert "\n" not in str(error.value)
 
 
+def test_lengths_are_frames_or_seconds(pipe):
+    assert [frame_count(length, 24, 4) for length in (7, "7", "5s", "0.1s", "0s")] == [7, 7, 121, 1, 1]
+    assert frame_count("2s", 8, 4) == 17 and frame_count("2s", 8, 1) == 16
+    assert pipe("a", frames="1s", fps=6, steps=1).shape[2] == 5
+    for length in ("long", "4.5", "xs", "infs"):
+        with pytest.raises(UserError, match="expected a whole number, or seconds such as '5s'"):
+            frame_count(length, 24, 4)
+
+
 def test_impossible_films_are_one_line(pipe):
     for options, line in [
         ({"frames": 0}, "frames is 0: expected a whole number from 1 on, such as 1"),
@@ -274,6 +283,8 @@ def test_impossible_films_are_one_line(pipe):
         pipe([])
     with pytest.raises(UserError, match="films of 1, 2 clips in one call"):
         pipe(["a", "|0| a |1| b"])
+    with pytest.raises(UserError, match="2 clips of 4 frames: too short"):
+        pipe("|0| a |1| b", frames=4)
     with pytest.raises(UserError, match="strength with a film of 2 clips"):
         pipe("|0| a |1| b", strength=0.5, video=torch.zeros(3, 5, 8, 12))
 

@@ -54,12 +54,17 @@ def read_clip(video: Tensor | str | Path, size: tuple[int, int]) -> Tensor:
     return _fit(video[None], size)
 
 
+def time_factor(vae: VideoAutoencoder) -> int:
+    """How many frames a latent frame stands for."""
+    return 1 if vae.temporal is None else vae.temporal.time_downsample_factor
+
+
 def head_frames(vae: VideoAutoencoder, frames: int, latents: int) -> int:
     """How many frames of a film of `frames` frames its first `latents` latent frames stand for.
 
     With zeros padded in front to fill them up, the first latent frame may stand for fewer frames than the others.
     """
-    factor = 1 if vae.temporal is None else vae.temporal.time_downsample_factor
+    factor = time_factor(vae)
     piece = min(vae.micro_frame_size or frames, frames)
     pieces, rest = divmod(latents, -(-piece // factor))
     length = min(piece, frames - pieces * piece)
@@ -97,8 +102,10 @@ def gather(
         given = next((picture for picture in (last, first) if picture is not None), None)
         references.append(encode.tail(clip[:, :, -1:] if given is None else given, 1))
     if condition in ("v2v_head", "v2v_tail"):
-        kept = max([k for k in range(1, latents // 2 + 1) if head_frames(vae, frames, k) <= clip.shape[2]], default=1)
-        references.append((encode.head if condition == "v2v_head" else encode.tail)(clip, kept))
+        at_head = condition == "v2v_head"
+        stretch = encode.head_length if at_head else encode.tail_length
+        kept = max([k for k in range(1, latents // 2 + 1) if stretch(k) <= clip.shape[2]], default=1)
+        references.append((encode.head if at_head else encode.tail)(clip, kept))
     strategy = condition_strategy(condition, kept=kept, clips=clips)
     if strength is not None and strength < 1:
         whole = first if clip is None else clip
@@ -108,7 +115,9 @@ def gather(
     return Given(tuple(references), strategy)
 
 
-def _condition(condition: str | None, first, last, clip, strength: float | None) -> str:
+def _condition(
+    condition: str | None, first: Tensor | None, last: Tensor | None, clip: Tensor | None, strength: float | None
+) -> str:
     """The name of the condition; a UserError where it does not fit what is given."""
     if strength is not None and not 0 <= strength <= 1:
         raise UserError(f"strength is {strength}: expected 0, which keeps the input, to 1, which ignores it")
@@ -139,12 +148,21 @@ class _Encoder:
     vae: VideoAutoencoder
     frames: int
 
+    def head_length(self, latents: int) -> int:
+        """How many frames the first `latents` latent frames stand for."""
+        return head_frames(self.vae, self.frames, latents)
+
+    def tail_length(self, latents: int) -> int:
+        """How many frames the last `latents` latent frames stand for."""
+        total = self.vae.get_latent_size((self.frames, None, None))[0]
+        return self.frames - self.head_length(total - latents)
+
     def head(self, clip: Tensor, latents: int) -> Tensor:
         """The first `latents` latent frames of a film that begins with this clip.
 
         As many frames as they stand for are encoded, so that as many zeros stand in front of them as in the film.
         """
-        wanted = head_frames(self.vae, self.frames, latents)
+        wanted = self.head_length(latents)
         still = clip[:, :, -1:].expand(-1, -1, max(wanted - clip.shape[2], 0), -1, -1)
         return self._encode(torch.cat([clip[:, :, :wanted], still], dim=2))
 

@@ -12,11 +12,11 @@ from minivdm.denoisers.stdit3 import STDiT3
 from minivdm.diffusion.masks import apply_mask_strategy
 from minivdm.diffusion.rectified_flow import RectifiedFlow, shift_ratio
 from minivdm.errors import UserError
-from minivdm.pipelines.given import Given, Picture, gather, head_frames
+from minivdm.pipelines.given import Given, Picture, gather, head_frames, time_factor
 from minivdm.pipelines.loading import load_open_sora, load_pipeline, save_pipeline
 from minivdm.pipelines.prompts import no_text, split_clips, text_for_denoiser, with_motion_score
 from minivdm.pipelines.velocity import GuidedVelocity
-from minivdm.pipelines.video_settings import Size, VideoSettings, picture_size
+from minivdm.pipelines.video_settings import Size, VideoSettings, frame_count, picture_size
 from minivdm.vae.video import VideoAutoencoder
 
 
@@ -110,7 +110,7 @@ class TextToVideoPipeline:
         self,
         prompts: str | Sequence[str],
         *,
-        frames: int | None = None,
+        frames: int | str | None = None,
         size: Size | None = None,
         fps: float | None = None,
         steps: int | None = None,
@@ -132,8 +132,8 @@ class TextToVideoPipeline:
         Args:
             prompts: an empty one leaves the choice to the model. "|0| a red ring |1| a blue palm" is a film of two
                 clips, where the second goes on from the end of the first.
-            frames, size, fps: of one clip; one frame is a picture. size is a side in pixels, (height, width), or
-                "width:height" for as many pixels as in the settings.
+            frames, size, fps: of one clip; one frame is a picture. frames may be seconds, such as "5s"; size is a side
+                in pixels, (height, width), or "width:height" for as many pixels as in the settings.
             steps, method: of the sampler, "euler" or "midpoint" with two evaluations per step.
             guidance: 1 is the conditional model, more exaggerates the text.
             seed: film k starts from noise of the seed `seed + k`, whatever else is in the call.
@@ -174,19 +174,23 @@ class TextToVideoPipeline:
         if image_guidance != 1 and not given.references:
             raise UserError(f"image_guidance {image_guidance} without image or video: pass one, or leave it at 1")
         generators = [torch.Generator().manual_seed(seed + k) for k in range(len(texts))]
-        overlap = head_frames(self.vae, asked.frames, asked.carried)
-        film = None
+        carried = min(asked.carried, self._latent_shape(asked)[1] // 2)
+        if clips > 1 and not carried:
+            raise UserError(
+                f"{clips} clips of {asked.frames} frames: too short to go on from one another; ask for more"
+            )
+        overlap, film = head_frames(self.vae, asked.frames, carried), None
         for loop in range(clips):
             prompts_now = [with_motion_score(text[loop], motion_score) for text in texts]
             if film is not None:
-                given = self._carry_on(given, film[:, :, -overlap:], loop, asked.carried)
+                given = self._carry_on(given, film[:, :, -overlap:], loop, carried)
             start = self._start(given, generators, asked, loop)
             z = self._sample(prompts_now, start, asked, method, image_guidance, oscillate, progress)
             clip = self.vae.decode(z, num_frames=asked.frames).clamp(-1, 1)
             film = clip if film is None else torch.cat([film, clip[:, :, overlap:]], dim=2)
         return film
 
-    def parts(self, frames: int | None = None, size: Size | None = None) -> Parts:
+    def parts(self, frames: int | str | None = None, size: Size | None = None) -> Parts:
         """Encoder, denoiser and decoder for films of these frames and size, to write the sampling loop oneself.
 
         Euler steps from t = 1000, evenly spaced, guided by `null`, give what a call gives, where `settings.shift` is
@@ -201,11 +205,13 @@ class TextToVideoPipeline:
             latent_shape=self._latent_shape(asked),
         )
 
-    def _asked(self, frames: int | None, size: Size | None, **others: float | None) -> VideoSettings:
+    def _asked(self, frames: int | str | None, size: Size | None, **others: float | None) -> VideoSettings:
         """The settings with what a call asks for; UserError for what cannot be made."""
         factor = self.vae.vae2d.downsampling
         height, width = picture_size(size, self.settings.height, self.settings.width, factor)
-        given = {name: value for name, value in ({"frames": frames} | others).items() if value is not None}
+        given = {name: value for name, value in others.items() if value is not None}
+        if frames is not None:
+            given["frames"] = frame_count(frames, given.get("fps", self.settings.fps), time_factor(self.vae))
         return replace(self.settings, height=height, width=width, **given)
 
     def _latent_shape(self, asked: VideoSettings) -> tuple[int, int, int, int]:

@@ -19,7 +19,7 @@ class VideoSettings:
     steps, guidance: of the sampler.
     shift: move noise levels towards noise for large and long films, as in training.
     image_fps: the rate that the denoiser is told for a single picture; None: `fps`.
-    carried: latent frames that a clip takes over from the one before, in films of several clips.
+    carried: latent frames that a clip takes over from the one before, in films of several clips; half of it at most.
     null_tokens: how many tokens of the null text are seen in guidance: "all", or as many as the "prompt" has.
     """
 
@@ -75,6 +75,20 @@ def picture_size(size: Size | None, height: int, width: int, factor: int) -> tup
         nearest = tuple(_round(side, factor) for side in sides)
         raise UserError(f"size {sides}: expected height and width divisible by {factor}; nearest are {nearest}")
     return sides
+
+
+def frame_count(frames: int | str, fps: float, factor: int) -> int | float:
+    """How many frames: a number, or seconds such as "5s", which are rounded to 1 + factor · k frames.
+
+    So many the VAE shortens without padding: the first frame has a latent frame of its own.
+    """
+    if not isinstance(frames, str) or frames.isdecimal():
+        return int(frames) if isinstance(frames, str) else frames
+    try:
+        seconds = float(frames.removesuffix("s")) if frames.endswith("s") else math.nan
+        return 1 + factor * max(0, round((seconds * fps - 1) / factor))
+    except (ValueError, OverflowError):
+        raise UserError(f"frames {frames!r}: expected a whole number, or seconds such as '5s'") from None
 
 
 def _sides(size: Size) -> tuple:
