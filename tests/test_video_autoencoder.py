@@ -52,14 +52,15 @@ def test_sizes_there_and_back():
 
 @pytest.mark.parametrize("temporal", [True, False])
 def test_micro_batches_change_nothing(temporal):
-    with torch.no_grad():
+    with torch.no_grad():  # in double precision: in single, kernels for other batch sizes round differently
         results = [
-            make(micro_batch_size=size, temporal=temporal)(clip(6), generator=seeded()) for size in (None, 1, 2, 5)
+            make(micro_batch_size=size, temporal=temporal).double()(clip(6).double(), generator=seeded())
+            for size in (None, 1, 2, 5)
         ]
     for recon, posterior, z in results[1:]:
-        torch.testing.assert_close(z, results[0][2], atol=1e-5, rtol=0)
-        torch.testing.assert_close(recon, results[0][0], atol=5e-5, rtol=0)
-        torch.testing.assert_close(posterior.moments, results[0][1].moments, atol=1e-5, rtol=0)
+        torch.testing.assert_close(z, results[0][2], atol=1e-10, rtol=0)
+        torch.testing.assert_close(recon, results[0][0], atol=1e-10, rtol=0)
+        torch.testing.assert_close(posterior.moments, results[0][1].moments, atol=1e-10, rtol=0)
 
 
 @given(

@@ -14,11 +14,10 @@ from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
 from minivdm.pipelines.trained import read_single, trained_weights
 from minivdm.pipelines.video_settings import VideoSettings
+from minivdm.pipelines.video_vae import load_open_sora_vae
 from minivdm.text.encoder import TextEmbedder
-from minivdm.vae.open_sora import SDXL_VAE, video_autoencoder_from_opensora
-from minivdm.vae.temporal import VAE_TEMPORAL_SD, TemporalVAEConfig
 from minivdm.vae.video import VideoAutoencoder
-from minivdm.weights import load_weights, read_config
+from minivdm.weights import load_weights
 
 PIPELINE = "pipeline.json"  # what a saved pipeline is recognised by
 Loaded = tuple[STDiT3, nn.Module, VideoAutoencoder, VideoSettings]
@@ -75,20 +74,8 @@ def holds_text_to_video(source: str | Path) -> bool:
 def load_open_sora(denoiser: str | Path, vae: str | Path, vae2d: str | Path | None, text: str | Path) -> Loaded:
     """See `TextToVideoPipeline.from_open_sora`."""
     network = STDiT3.from_pretrained(str(denoiser))
-    temporal = dict(read_config(vae).get("vae_temporal") or {"type": "VAE_Temporal_SD"})
-    kind = temporal.pop("type", "VAE_Temporal")
-    temporal.pop("from_pretrained", None)
-    known = {"VAE_Temporal_SD": VAE_TEMPORAL_SD, "VAE_Temporal": TemporalVAEConfig(norm="group")}
-    if kind not in known:
-        raise UserError(f"{vae}: a temporal VAE of type {kind!r}; expected {' or '.join(known)}")
-    autoencoder = video_autoencoder_from_opensora(
-        vae,
-        SDXL_VAE if vae2d is None else read_config(vae2d),
-        TemporalVAEConfig(**asdict(known[kind]) | temporal),
-        micro_frame_size=17,
-        micro_batch_size=4,
-    )
-    return network, TextEmbedder(text, network.config.model_max_length), autoencoder, OPEN_SORA
+    embedder = TextEmbedder(text, network.config.model_max_length)
+    return network, embedder, load_open_sora_vae(vae, vae2d), OPEN_SORA
 
 
 def _load_saved(folder: Path) -> Loaded:
