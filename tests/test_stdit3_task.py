@@ -1,6 +1,7 @@
 """Training an STDiT3: what is repeated exactly, what stays frozen, and what the network is shown."""
 
 import hashlib
+import itertools
 
 import pytest
 import torch
@@ -161,15 +162,17 @@ def test_given_frames_are_clean_and_do_not_count(parts):
         torch.testing.assert_close(losses[k], (v[k] - (x0[k] - noise))[:, mask].square().mean())
 
 
-def test_kinds_of_given_frames_come_as_often_as_the_settings_say(parts):
-    task = Stdit3Task(tiny_config("stdit3", parts, **SHARES))
-    masks = [tuple(task._draw(seed, torch.Size((3, 4, 1, 1)))[2].tolist()) for seed in range(2000)]
+def test_kinds_of_given_frames_come_as_often_as_the_settings_say_with_a_text_or_without(parts):
+    task = Stdit3Task(tiny_config("stdit3", parts, training__null_cond_prob=0.4, **SHARES))
+    draws = [task._draw(seed, torch.Size((3, 4, 1, 1)))[2:] for seed in range(3000)]
+    found = [(tuple(mask.tolist()), bool(drop)) for mask, drop in draws]
     head, tail = (False, True, True, True), (True, True, True, False)
     both, none = (False, True, True, False), (True,) * 4
-    expected = {head: 0.3, tail: 0.2, both: 0.15, none: 0.35}
-    assert set(masks) == set(expected)
-    for mask, share in expected.items():
-        assert abs(masks.count(mask) / 2000 - share) < 3.5 * (share * (1 - share) / 2000) ** 0.5
+    kinds, texts = {head: 0.3, tail: 0.2, both: 0.15, none: 0.35}, {True: 0.4, False: 0.6}
+    assert {kind for kind, _ in found} == set(kinds)
+    for (kind, of_kinds), (drop, of_texts) in itertools.product(kinds.items(), texts.items()):
+        share = of_kinds * of_texts
+        assert abs(found.count((kind, drop)) / 3000 - share) < 3.5 * (share * (1 - share) / 3000) ** 0.5
 
 
 def test_without_given_frames_the_network_gets_no_mask(parts):
