@@ -1614,7 +1614,7 @@ print(f"{xl.config.depth} pairs of blocks, width {xl.config.hidden_size}, {xl.co
 #
 # 1. Must it be a U? What does a U know without being told, that a row of tokens has to be told? And what does the row do that the U cannot?
 # 2. "Attention in space" and "attention in time" are one layer. Where exactly is the difference, and what would "attention along columns" take?
-# 3. The roads from noise to data are straight, and yet one step is not enough. Why?
+# 3. The lines from noise to data are straight, and yet one step is not enough. Why?
 # 4. A colleague's loss falls to 1.00 and stays. Which three numbers do you print first?
 #
 # *My answers: …*
