@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from minivdm.data.caption_files import read_captions, swap_left_right
+from minivdm.data.fit import fit_frame
 from minivdm.data.io import EXTENSIONS, from_uint8, read_video
 from minivdm.errors import UserError
 from minivdm.seeds import generator_for
@@ -146,24 +145,13 @@ class VideoFolder(Dataset):
 
     def _decode(self, index: int) -> tuple[Tensor, float]:
         if index not in self._cache:
-            clip = read_video(self.paths[index], each_frame=self._to_size)
+            clip = read_video(self.paths[index], each_frame=lambda frame: fit_frame(frame, self.size))
             decoded = torch.from_numpy(clip.frames), clip.fps
             if self._cached_bytes + clip.frames.nbytes > self.cache_bytes:
                 return decoded
             self._cache[index] = decoded
             self._cached_bytes += clip.frames.nbytes
         return self._cache[index]
-
-    def _to_size(self, frame: np.ndarray) -> np.ndarray:
-        """One frame (h, w, 3) uint8 -> (H, W, 3): the largest centred part with the wanted shape, scaled."""
-        (height, width), (h, w) = self.size, frame.shape[:2]
-        if (h, w) == (height, width):
-            return frame
-        scale = max(height / h, width / w)
-        top, left = (h - height / scale) / 2, (w - width / scale) / 2
-        box = (max(left, 0), max(top, 0), min(w - left, w), min(h - top, h))  # rounding may have left the picture
-        image = Image.fromarray(np.ascontiguousarray(frame))
-        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 def choose_frames(stored: int, wanted: int, fit: str, generator: torch.Generator) -> list[int]:
