@@ -54,17 +54,18 @@ that only went through the VAEs, which is the most that this model could reach. 
 
 Other strengths of guidance, on {guided} films: {guidance}.
 
-How real they look: Fréchet distance to rendered clips, on what the judge's trunk sees of {drawn} films: drawn
-{frechet_drawn:.2f}, through the VAEs only {frechet_vae:.2f}, other rendered clips {frechet_floor:.2f} (the least
-there is).
+How real they look: Fréchet distance to rendered clips, on what the judge's trunk sees of {drawn} films, in
+thousandths: drawn {frechet_drawn:.1f}, rendered clips that went through the VAEs {frechet_vae:.1f}, other rendered
+clips {frechet_floor:.1f} (the least there is).
 
 From a prompt to its GIF {gif:.1f} s, on {threads} thread(s) of the machine that measured it; loading {loading:.1f} s.
 
 ![frames of the films above](contact_sheet.png)
 
 ## Limits
-{limits} It has seen nothing but rendered fireworks of 17 frames, and knows no words but those of `data.captions`. The
-judge is a network too, and lenient about fine structure. Licence: Apache-2.0.
+{limits}
+It has seen nothing but rendered fireworks of 17 frames, and knows no words but those of `data.captions`. The judge is
+a network too, and lenient about fine structure. Licence: Apache-2.0.
 """
 
 LIMITS = """Large willows and palms are lumpier than rendered ones, and small late bursts lose their shape: 1,280
@@ -103,9 +104,9 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
             for scale, kinds in results["guidance"].items()
         ),
         drawn=results["frechet"]["films"],
-        frechet_drawn=results["frechet"]["drawn"],
-        frechet_vae=results["frechet"]["reconstructed"],
-        frechet_floor=results["frechet"]["rendered"],
+        frechet_drawn=1000 * results["frechet"]["drawn"],
+        frechet_vae=1000 * results["frechet"]["reconstructed"],
+        frechet_floor=1000 * results["frechet"]["rendered"],
         gif=results["seconds"]["prompt to GIF"],
         threads=results["seconds"]["threads"],
         loading=results["seconds"]["loading"],
