@@ -17,6 +17,8 @@ QUICK = {  # the same commands, made small
     "train unet3d": ["--training.steps", "1", "--data.size", "16", "--unet3d.dim", "8", "--sampling.steps", "1"],
     "train vae2d": ["--training.steps", "1", "--data.size", "16", "--vae2d.ch", "8", "--data.frames", "5"],
     "train temporal_vae": ["--training.steps", "1", "--data.size", "16", "--data.frames", "5"],
+    "train stdit3": ["--training.steps", "1", "--data.size", "16", "--data.frames", "5", "--sampling.steps", "1"],
+    "train all": ["--training.steps", "1", "--data.clips", "16", "--data.size", "16", "--sampling.steps", "1"],
     "sample": ["--steps", "1"],
 }
 
@@ -46,7 +48,7 @@ def test_minivdm_commands_run_in_their_order(tmp_path, monkeypatch):
             extra = ["--training.steps", "2"]
         assert cli.main([*words, *extra]) == 0, command
         ran += 1
-    assert ran == 15
+    assert ran == 18
     assert list((tmp_path / "films").glob("*.gif"))
 
 

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from minivdm.config import load_config
 from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
-from minivdm.training.checkpoint import load_newest, read_tensors
+from minivdm.training.parts import averages, is_run
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 
 BLOCK = 16  # clips encoded at once
@@ -28,10 +27,9 @@ def find_vae2d(source: str | None) -> AutoEncoder2D:
             "--vae_loss.vae2d RUN, or take the shipped one with --vae_loss.vae2d toy"
         )
     folder = checkpoint_dir("toy/vae2d") if source == "toy" else Path(source)
-    if (folder / "checkpoints").is_dir():
-        newest = load_newest(folder)[0]
-        vae = AutoEncoder2D(load_config(folder / "config.yaml").vae2d)
-        weights = read_tensors(newest / "ema.safetensors")
+    if is_run(folder):
+        config, weights = averages(folder, "vae2d")
+        vae = AutoEncoder2D(config.vae2d)
         vae.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")})
     elif (folder / "config.json").is_file():
         vae = AutoEncoder2D.from_pretrained(folder)
