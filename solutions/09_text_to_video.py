@@ -26,6 +26,7 @@ import copy
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,7 +36,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
-from IPython.display import HTML
+from IPython.display import HTML, clear_output
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -75,7 +76,7 @@ from minivdm.vae.causal_conv import CausalConv3d
 
 # %% [markdown]
 # Here is the whole machine, made of nothing but what the lessons built: a text encoder, the denoiser of lesson 08, the
-# autoencoders of lessons 03 and 04. It was trained for an hour and a half on a processor like yours. **Change the
+# autoencoders of lessons 03 and 04. It was trained on a processor like yours (its `MODEL_CARD.md` says for how long). **Change the
 # sentence and run the cell again.** It knows eight colours, six shapes, two sizes and six places, in many wordings.
 
 # %%
@@ -118,9 +119,18 @@ for text in (SENTENCE, "A LARGE, gold willow?", "a large gold weeping wilow", "�
 
 # %% [markdown]
 # A word that is not in the list becomes `<unk>`, and whatever it meant is gone: a typing error, or a whole language. That
-# is no toy's weakness alone. The T5 of the large open systems was taught on English; Korean does not reach them either,
-# though their documents say so (they let another language model translate first).
+# is no toy's weakness alone. The T5 of the large open systems was taught on English; Korean does not reach it, though
+# pages about these systems say so (their makers let another language model translate first).
 #
+# Nor does a text reach anybody beyond the length that the encoder was set to. Ours at least says so:
+
+# %%
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    TextEmbedder(checkpoint_dir("toy/t5"), 6)([SENTENCE])
+print(said[0].message)
+
+# %% [markdown]
 # ### A table of prompts
 #
 # A batch must be a rectangle, but prompts differ in length. So the short ones are filled up with `<pad>`, number 0. How
@@ -263,7 +273,7 @@ viz.player(shown, [f"{ear}: {text}" for ear in same_noise for text in BOTH], col
 #
 # To the bag, both sentences are one and the same *set* of vectors. The film looks the words up by attention, which sees a set
 # as well. So whatever the weights are, both sentences give **one film**, to the last digit that matters: at least one of the
-# two wishes cannot come true. A bag of words was enough for lesson 07, where there was one shell. With two, somebody has to say *whose* red it is.
+# two wishes cannot come true. (Look at the colour: a little of each.) A bag of words was enough for lesson 07, where there was one shell. With two, somebody has to say *whose* red it is.
 # </details>
 #
 # Remember this. It will come back in a subtler shape: an encoder that *could* tell whose red it is, and never learned to.
@@ -282,7 +292,7 @@ print(f"{sum(weight.numel() for weight in pipe.text.parameters()):,} weights, {l
 # and value). It is attention as you know it, with two differences. The words do not ask back, and **not every column of the table is a word**. Padding
 # must not get any share; so its score becomes $-\infty$ *before* the softmax:
 #
-# $$\text{out}_i = \sum_j a_{ij} v_j, \qquad a_{i\cdot} = \mathrm{softmax}_j\Big(\tfrac{q_i \cdot k_j}{\sqrt d} - \infty \cdot [\,j \text{ is padding}\,]\Big).$$
+# $$\text{out}_i = \sum_j a_{ij} v_j, \qquad a_{i\cdot} = \mathrm{softmax}_j\Big(\tfrac{q_i \cdot k_j}{\sqrt d}\Big), \quad \text{with the score } -\infty \text{ where } j \text{ is padding}.$$
 #
 # ### Exercise 09.masked_cross_attention (8 minutes)
 
@@ -335,6 +345,10 @@ y, mask = pipe.text(three)
 with torch.no_grad():
     theirs, yours = pipe.denoiser(z, t, y, mask, **told()), with_your_ear(pipe.denoiser)(z, t, y, mask, **told())
 print("the velocity is the same:", torch.allclose(yours, theirs, atol=1e-4))
+q, k, v = torch.randn(3, 2, 4, 6, 8, generator=dice(9))  # two prompts of 2 and 5 tokens
+some = text_mask(torch.tensor([2, 5]), 6)
+fused = F.scaled_dot_product_attention(q, k, v, attn_mask=some[:, None, None])
+print("and so is PyTorch's fused attention:", torch.allclose(masked_cross_attention(q, k, v, some), fused, atol=1e-5))
 
 # %% [markdown]
 # And whom does it listen to? Halfway from noise to the film of two shells we ask all blocks and heads: of the attention that goes to the
@@ -393,8 +407,8 @@ plt.show()
 viz.player(parts.decode(x0).clamp(-1, 1), [PAIR], scale=5, fps=6)
 
 # %% [markdown]
-# Each little map is a word, each square a place of the film, averaged over its frames. Where a map is dark, that place listens to that word. Nobody
-# ever told the network which word belongs where.
+# Each little map is a word, each square a place of the film, averaged over its frames. Where a map is dark, that place listens to that word. Whose
+# word it is, the T5 has learnt from captions; where such a shell has to be painted, the denoiser found out from films. Nobody has told it.
 #
 # ## 4 · Bug of the day: an encoder padded without a mask
 #
@@ -441,7 +455,7 @@ labels = [f"{'mask' if told_so else 'no mask'}, {length} tokens" for told_so in 
 viz.player(films, labels, columns=len(LENGTHS), fps=6, scale=5)
 
 # %% [markdown]
-# Above, the same film at every length. Below, without a mask, its colour has turned, though nobody asked for that. And the second half of the same bug: if the *denoiser* is not told either, the places of the film listen to the
+# Above, the same film at every length. Below, without a mask, its colour drifts with the length of the padding, though nobody asked for that. And the second half of the same bug: if the *denoiser* is not told either, the places of the film listen to the
 # padding. How much? We take its mask away and add up the shares:
 
 # %% tags=["nbval-ignore-output"]
@@ -498,7 +512,7 @@ for scale, films in wall.items():
           f"{(films > 0.99).float().mean():.2%} of the numbers are at their limit")
 
 # %% [markdown]
-# At 0 the words are not heard. At 1 the model says what it believes; at 3 it insists. At 10 it shouts: colours burn out, sparks turn into blots. Obedience is bought with naturalness, here as everywhere.
+# At 0 the words are not heard. At 1 the model says what it believes; at 3 it insists. At 10 it shouts: light where there should be night, colours beyond any firework. Obedience is bought with naturalness, here as everywhere.
 
 # %% [markdown]
 # ## 6 · Train it live
@@ -507,10 +521,11 @@ for scale, films in wall.items():
 # latents and vectors. One shell per film, 32 × 32 pixels; to make it easy, only large ones. First the films (**about a minute**):
 
 # %% tags=["nbval-ignore-output"]
-STEPS, BATCH = 900, 16
+STEPS, BATCH = 1020, 16
 world = FireworksDataset(1280, "single", "train", seed=seed)
 world.scenes = [scene for scene in world.scenes if scene.shells[0].size == "large"]
 squeezed = LatentFilms(world, pipe.vae, cache=None)
+clear_output()  # of the progress
 print(tuple(squeezed.latents.shape), f"latents of size {squeezed.latents.float().std():.2f}")
 
 # %%
@@ -544,7 +559,7 @@ flow, spoken = RectifiedFlow("logit-normal", location=0.5), CachedTexts(pipe.tex
 
 
 # %% [markdown]
-# While it learns, the judge watches. Every 150 steps we draw films for 16 prompts, every second one with a colour and a shape that no training film showed
+# While it learns, the judge watches. Six times on the way we draw films for 16 prompts, every second one with a colour and a shape that no training film showed
 # together, and ask: is it what was asked for? How often **chance** would be right, for somebody who draws one shell and guesses the rest, is counted too.
 
 
@@ -582,13 +597,13 @@ def learn(until: int) -> None:
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
         log.append({"step": step + 1, "loss": loss.item()})
-        if len(log) % 150 == 0:
+        if len(log) % (STEPS // 6) == 0:
             gallery[len(log)] = draw(student, PROMPTS[:16])
 
 
 def latest() -> HTML:
-    """The first four films of the gallery's last hanging."""
-    return viz.player(gallery[len(log)][:4], [f"step {len(log)}: {text}" for text in PROMPTS[:4]], columns=4, fps=6)
+    """The first three films of the gallery's last hanging."""
+    return viz.player(gallery[len(log)][:3], [f"step {len(log)}: {text}" for text in PROMPTS[:3]], columns=3, fps=6)
 
 
 # %% [markdown] tags=["predict"]
@@ -612,7 +627,7 @@ print(f"{len(log)} steps of {BATCH} films; {sum(weight.numel() for weight in stu
 latest()
 
 # %%
-print("what each film should be:", *[canonical(parse_caption(text)) for text in PROMPTS[:4]], sep="\n  ")
+print("what each film should be:", *[canonical(parse_caption(text)) for text in PROMPTS[:3]], sep="\n  ")
 # %%
 same = all(torch.equal(one, other) for one, other in zip(before, pipe.text.parameters(), strict=True))
 print("the text encoder has not moved by a bit:", same)
@@ -627,7 +642,7 @@ for name, colour in (("place", viz.SPACE), ("colour", viz.DATA), ("shape", viz.T
     right.plot(list(grades), [each[name] for each in grades.values()], "o-", ms=4, color=colour, label=name)
 right.axhline(grades[STEPS]["chance"]["joint"], color=viz.TEXT, ls=":", label="joint, by chance")
 right.set(xlabel="step", ylabel="share of 16 films", ylim=(-0.03, 1.03))
-right.legend(frameon=False)
+right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]
@@ -643,8 +658,8 @@ for name, wanted in {"all": (True, False), "seen together": (False,), "never see
     print(f"{name:20} {len(chosen)} films: joint {found['joint']:4.0%}, chance {found['chance']['joint']:.1%}   {shares_right}")
 
 # %% [markdown]
-# A few minutes from nothing, and it does as it is told, red rings included, though no training film held one. With 80 films, each share may be off by several points. Composition comes for free here,
-# because the words come apart: colour is one vector, shape another.
+# A few minutes from nothing, and it obeys far beyond chance: the place nearly always, the colour mostly, the shape last and least, for it takes the finest light. (With 80 films, each share may be off by several points.) And red rings, which no training film held, fare about as well as anything:
+# composition comes almost for free here, because the words come apart. Colour is one direction of a vector, shape another. What is missing is more of the same: the shipped model is larger, and has looked at many times as many films.
 #
 # ## 7 · Two shells, and the surprise
 #
@@ -661,8 +676,7 @@ for text, found in zip(TWO, judge(drawn), strict=True):
     print("   ", ", ".join(f"{shell.colour} {shell.shape} {shell.row} {shell.column}, bursts at {shell.burst:.1f}" for shell in found.shells))
 
 # %% [markdown]
-# Who is red, who is blue, who comes first: it is all in the vectors of the words. And there lies the surprise. When we first built such models, we gave the denoiser a T5 with **random** weights, since for one shell
-# that is good enough. For two it failed in a way that no loss betrays: right colours, right shapes, right places, handed to the wrong shells. Before we look, learn to count it.
+# Who is red, who is blue, who comes first: all of that has to be in the vectors of the words. If it is not, a film can have everything right and still be wrong: the right colours, shapes and places, handed to the wrong shells. Learn to count that first.
 #
 # ### Exercise 09.binding_errors (8 minutes)
 #
@@ -759,7 +773,7 @@ for name, row in zip(("hears ", "guesses"), span_corruption(tokens, (2, 9), (2, 
     print(f"{name:8}", " ".join(tokenizer.convert_ids_to_tokens(row.tolist())))
 
 # %% [markdown]
-# To guess *red*, one has to know that a colour belongs there; *which* colour, nobody can know: any of the eight could have stood there. 
+# To guess *red*, one has to know that a colour belongs there; *which* colour, nobody can know: any of the eight could have stood there.
 # The span-corrupted one learns now, for 120 steps (**half a minute**; a real T5 reads for months, and much else than fireworks):
 
 # %% tags=["nbval-ignore-output"]
@@ -815,20 +829,20 @@ for name, ear in EARS.items():
     readable[name] = {question: read_off(known, asked, number) for question, number in QUESTIONS.items()}
 
 # %% tags=["nbval-ignore-output"]
-GUESSING = {"colour": 1 / 8, "column": 1 / 3, "row": 1 / 2, "size": 1 / 2, "turn": 1 / 3}
+guessing = [(asked[1][:, number].bincount().max() / len(asked[1])).item() for number in QUESTIONS.values()]
 fig, ax = viz.figure(width=8, height=3.2)
 for k, (name, colour) in enumerate(zip(EARS, (viz.NOISE, viz.TIME, viz.TEXT), strict=True)):
     ax.bar([x + 0.27 * (k - 1) for x in range(len(QUESTIONS))], readable[name].values(), 0.25, color=colour, label=name)
-for x, chance in enumerate(GUESSING.values()):
-    ax.plot([x - 0.45, x + 0.45], [chance, chance], ":", color=viz.INK, label=None if x else "guessing")
-ax.set(xticks=range(len(QUESTIONS)), xticklabels=QUESTIONS, ylabel="read off the shape word", ylim=(0, 1.25))
-ax.legend(frameon=False, ncols=4, loc="upper left")
+for x, best in enumerate(guessing):
+    ax.plot([x - 0.45, x + 0.45], [best, best], ":", color=viz.INK, label=None if x else "always the most frequent answer")
+ax.set(xticks=range(len(QUESTIONS)), xticklabels=QUESTIONS, ylabel="read off the shape word", ylim=(0, 1.4))
+ax.legend(frameon=False, ncols=2, loc="upper left")
 plt.show()
 for name, found in readable.items():
     print(f"{name:15} " + "  ".join(f"{question} {share:.0%}" for question, share in found.items()))
 
 # %% [markdown]
-# All three are T5s of one size, and all three hear order. But from the first two even the colour of *this* word's shell can hardly be read off. A denoiser behind them would have to find out by itself who belongs to whom, and would have to learn it from its loss. What does a mix-up cost there? Ask the shipped model, on
+# All three are T5s of one size, and all three hear order. But from the first two even the colour of *this* word's shell can hardly be read off. A denoiser behind them would have to find out by itself who belongs to whom, and learn it from its loss. How much do words matter to a loss? Ask the shipped model, on
 # rendered films of two shells: its loss with the right caption, with the two colours exchanged, and with no caption at all.
 
 # %%
@@ -847,7 +861,8 @@ for name, said in captions.items():
     print(f"{name:18} loss {loss.mean():.3f}")
 
 # %% [markdown]
-# A film with the colours on the wrong shells is a catastrophe to us and a few hundredths to the loss, because most of the loss is noise that nobody could predict. Two models whose losses look alike can be worlds apart here, and only counting shows it.
+# The whole difference that words can make is the step from the last line to the first. All the rest is noise that nobody could predict, the same for a model that obeys and for one that does not. So two trainings whose curves look alike can be worlds apart in what their films show, and only counting tells. And this small step,
+# one number for a whole film, is all from which a denoiser would have to learn to read.
 #
 # The taught encoder serves the answer on a plate, to the simplest reader there is. That is why every system of this kind begins with a text encoder that has
 # learnt language first, and why it is frozen: what it knows came from far more text than there are captioned films. T5 learned it the hard way, by span corruption on a large part of the web; our toy had to be told, because its whole language is fireworks.
@@ -965,14 +980,17 @@ check("09.image_guidance", image_guidance)
 
 # %% tags=["nbval-ignore-output"]
 WANTED = "a large blue ring high on the right"
-dials = [(loud, words) for loud in (1, 3) for words in (1, 3, 6)]
+dials = [(loud, words) for loud in (1, 3) for words in (1, 6)]
 quarrel = [pipe(WANTED, image=pictures[0], seed=seed, steps=10, guidance=words, image_guidance=loud)[0] for loud, words in dials]
-viz.player(quarrel, [f"picture × {loud}, words × {words}" for loud, words in dials], columns=3, fps=6)
+viz.player(quarrel, [f"picture × {loud}, words × {words}" for loud, words in dials], columns=2, fps=6)
+
+# %% [markdown]
+# With both dials at 1 the model looks for a way out: the peony fades, and a second shell climbs on the right. Louder words drive the peony out sooner. A louder picture holds on to it, and the two get into each other's way: guidance does not reason, it only pushes.
 
 # %% [markdown]
 # ### Guidance with pauses
 #
-# Strong guidance in every step burns films out, as the wall showed. A trick of Open-Sora 2: after the first steps, in which it is decided *what* will be seen, guide only in every second one, and let the model go its own way between.
+# Strong guidance in every step makes films unnatural, as the wall showed. A trick of Open-Sora 2: after the first steps, in which it is decided *what* will be seen, guide only in every second one, and let the model go its own way between.
 #
 # ### Exercise 09.oscillate (4 minutes)
 
@@ -994,12 +1012,14 @@ check("09.oscillate", oscillate)
 print("scale 8 in 20 steps:", *(f"{oscillate(8.0, step):g}" for step in range(20)))
 
 # %% tags=["nbval-ignore-output"]
-loud = {name: pipe(ASKED[:2], seed=seed, guidance=8, oscillate=name == "with pauses") for name in ("in every step", "with pauses")}
+loud = {name: pipe(ASKED[1], seed=seed + 1, guidance=8, oscillate=name == "with pauses") for name in ("in every step", "with pauses")}
 for name, films in loud.items():
-    print(f"scale 8 {name}: {(films > 0.99).float().mean():.2%} of the numbers at their limit, {obeys(films, ASKED[:2])} of 2 obey")
-viz.player([film for films in loud.values() for film in films], [name for name in loud for _ in range(2)], columns=4, fps=6)
+    print(f"scale 8 {name:13}: {(films > 0.99).float().mean():.2%} of the numbers at their limit; the judge finds what was asked: {obeys(films, ASKED[1:2]) == 1}")
+viz.player([films[0] for films in loud.values()], list(loud), columns=2, scale=6, fps=6)
 
 # %% [markdown]
+# On films as small as ours the difference is slight. Look at the edges and at the sky.
+#
 # ### Shorter and longer than a film
 #
 # One latent frame is a picture: ask for `frames=1`. Several sentences with numbers make a film of several clips, in which each goes on from the last frame of the one before:
@@ -1014,14 +1034,14 @@ viz.player([story[0], picture[0]], ["two sentences", "one frame"], scale=6, fps=
 # %% [markdown]
 # (The picture is what *this* model knows as a first frame: night, and perhaps a spark. It has never seen a photograph. Large models train on pictures and films in turns, so that one frame is a finished picture.)
 #
-# Sizes are asked for in words too, and are checked at the door:
+# Sizes may be ratios, lengths seconds (rounded to 1 + 4k frames, the rule of lesson 04), and both are checked at the door:
 
 # %%
 for size in ("16:9", "9:16", "48x32"):
     print(f"{size:6} latents (C, T, h, w) = {pipe.parts(size=size).latent_shape}")
-for frames in (1, 5, 17, 33):
-    print(f"{frames:2} frames -> {pipe.parts(frames=frames).latent_shape[1]} latent frames", end="   ")
-print("\n" + with_motion_score(SENTENCE, 3))
+for frames in (1, 5, 17, "5s"):
+    print(f"frames={frames!r:4} latent frames: {pipe.parts(frames=frames).latent_shape[1]}")
+print(with_motion_score(SENTENCE, 3))
 try:
     pipe.parts(size=50)
 except UserError as error:
@@ -1213,7 +1233,7 @@ print("your film = the package's:", torch.allclose(made_by_you, theirs, atol=5e-
 
 # %% tags=["nbval-ignore-output"]
 print(f"largest difference of a pixel, of a range of 2: {(made_by_you - theirs).abs().max():.1e}")
-viz.player([made_by_you[0], theirs[0]], ["by your functions", "by the package"], columns=2, scale=8, fps=6)
+viz.player(made_by_you, [f"{SENTENCE}, by your functions"], scale=8, fps=6)
 
 # %% [markdown]
 # That is the promise of page one. What is *not* in the film, to be honest: lessons 01 and 02 built the other road, DDPM's, which lesson 07 took; lesson 06 built the critic, which sharpened the decoder while it learned and is not needed
@@ -1283,9 +1303,9 @@ print(f"  full on a GPU that really does 200 trillion per second: {plans['full']
 # | | one H100 | eight H100 |
 # |---|---|---|
 # | 256 px | 60 s, 52.5 GB | |
-# | 768 px | | 276 s, 44.3 GB each |
+# | 768 px | 60.3 GB | 276 s, 44.3 GB each |
 #
-# (An architecture page that quotes them asks for 32 GB at 256 px; the makers' own table does not bear that out.) Two practical remarks. T5 in version 1.2 ran in fp32, because in fp16 its sums overflow: `TextEmbedder(..., dtype=torch.float16)` keeps the two places concerned in fp32. And the three trainings you have seen here, autoencoder, then a frozen text encoder, then the denoiser, are the three
+# (An architecture page that quotes them asks for 32 GB at 256 px; the makers' own table does not bear that out.) Two practical remarks. T5 in version 1.2 ran in fp32, because in fp16 its sums overflow; the next version loads it in bf16, which reaches further. (`TextEmbedder(..., dtype=torch.float16)` keeps the two places concerned in fp32.) And the three trainings you have seen here, autoencoder, then a frozen text encoder, then the denoiser, are the three
 # stages of the large system; it also goes from small pictures to large ones on the way, with the same weights (lesson 08).
 #
 # Where the published weights go:
@@ -1295,10 +1315,10 @@ print(f"  full on a GPU that really does 200 trillion per second: {plans['full']
 # film = pipe("a large gold willow high on the left", frames=51, size="16:9", steps=30, guidance=7)
 # ```
 #
-# and what trains your own, on your own films:
+# and what trains all the parts, one size up from here, on a GPU:
 #
 # ```
-# minivdm train stdit3 --preset small --data FOLDER_OF_CLIPS
+# minivdm train all --preset small --run runs/mine      # both autoencoders, the T5, the denoiser, one after the other
 # minivdm sample "a large gold willow high on the left" --out films/
 # ```
 #
