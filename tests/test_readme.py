@@ -48,7 +48,7 @@ def test_minivdm_commands_run_in_their_order(tmp_path, monkeypatch):
             extra = ["--training.steps", "2"]
         assert cli.main([*words, *extra]) == 0, command
         ran += 1
-    assert ran == 18
+    assert ran == 19
     assert list((tmp_path / "films").glob("*.gif"))
 
 
