@@ -273,7 +273,7 @@ viz.player(shown, [f"{ear}: {text}" for ear in same_noise for text in BOTH], col
 #
 # To the bag, both sentences are one and the same *set* of vectors. The film looks the words up by attention, which sees a set
 # as well. So whatever the weights are, both sentences give **one film**, to the last digit that matters: at least one of the
-# two wishes cannot come true. (Look at the colour: a little of each.) A bag of words was enough for lesson 07, where there was one shell. With two, somebody has to say *whose* red it is.
+# two wishes cannot come true. (Look at the colours: a compromise.) A bag of words was enough for lesson 07, where there was one shell. With two, somebody has to say *whose* red it is.
 # </details>
 #
 # Remember this. It will come back in a subtler shape: an encoder that *could* tell whose red it is, and never learned to.
@@ -467,6 +467,8 @@ both = [latents_of(y, mask), latents_of(y, torch.ones_like(mask))]
 viz.player([parts.decode(each).clamp(-1, 1)[0] for each in both], ["words only", "words and padding"], columns=2, fps=6, scale=5)
 
 # %% [markdown]
+# Half of the attention, and yet hardly another film. (Behind an encoder *with* a mask, the pads have looked at the words too, and probably say little else. That is luck and no design; the row above shows what pads can do.)
+#
 # <details><summary>What to do about it</summary>
 #
 # Hand the mask to *everybody* who attends: to the encoder and to the denoiser. `TextEmbedder` does the first by default and returns the mask for the second; `attention_mask=False`
@@ -658,7 +660,7 @@ for name, wanted in {"all": (True, False), "seen together": (False,), "never see
     print(f"{name:20} {len(chosen)} films: joint {found['joint']:4.0%}, chance {found['chance']['joint']:.1%}   {shares_right}")
 
 # %% [markdown]
-# A few minutes from nothing, and it obeys far beyond chance: the place nearly always, the colour mostly, the shape last and least, for it takes the finest light. (With 80 films, each share may be off by several points.) And red rings, which no training film held, fare about as well as anything:
+# A few minutes from nothing, and it obeys far beyond chance: the place nearly always, the colour mostly, the shape last and least, for it takes the finest light. (With 80 films, each share may be off by several points.) And pairs of colour and shape that no training film held, red rings for example, fare almost as well as the others:
 # composition comes almost for free here, because the words come apart. Colour is one direction of a vector, shape another. What is missing is more of the same: the shipped model is larger, and has looked at many times as many films.
 #
 # ## 7 · Two shells, and the surprise
@@ -861,7 +863,7 @@ for name, said in captions.items():
     print(f"{name:18} loss {loss.mean():.3f}")
 
 # %% [markdown]
-# The whole difference that words can make is the step from the last line to the first. All the rest is noise that nobody could predict, the same for a model that obeys and for one that does not. So two trainings whose curves look alike can be worlds apart in what their films show, and only counting tells. And this small step,
+# The whole difference that words can make is the step from the last line to the first. All the rest is noise that nobody could predict, the same for a model that obeys and for one that does not; and to this model, exchanged colours are about as bad as no caption at all. So two trainings whose curves look alike can be worlds apart in what their films show, and only counting tells. And this small step,
 # one number for a whole film, is all from which a denoiser would have to learn to read.
 #
 # The taught encoder serves the answer on a plate, to the simplest reader there is. That is why every system of this kind begins with a text encoder that has
