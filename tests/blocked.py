@@ -60,6 +60,7 @@ def run(command: list[str], cwd: Path, workbook: Path, timeout_s: float = 1800) 
         (Path(folder) / "sitecustomize.py").write_text(GUARD)
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         env = {**os.environ, "PYTHONPATH": path, "MINIVDM_WORKBOOK": str(workbook), "PYTHONUTF8": "1"}
+        env["OMP_NUM_THREADS"] = "1"  # so that CPU seconds are work, and not threads that wait for each other
         process = subprocess.Popen(
             [sys.executable, "-m", *command], cwd=cwd, env=env, stdout=printed, stderr=subprocess.STDOUT
         )
