@@ -142,7 +142,8 @@ def test_the_card_says_what_was_measured(published):
     assert "on films drawn from 4 captions" in card and "trunk sees of 8 films" in card and "on 8 films: 1: " in card
     distances = results["frechet"]
     assert all(math.isfinite(distances[name]) for name in ("drawn", "rendered", "reconstructed"))
-    assert f"drawn\n{distances['drawn']:.2f}, through the VAEs only {distances['reconstructed']:.2f}" in card
+    drawn, again = (1000 * distances[name] for name in ("drawn", "reconstructed"))
+    assert f"thousandths: drawn {drawn:.1f}, rendered clips that went through the VAEs {again:.1f}, other" in card
     cells = [row.strip("| ").split(" | ") for row in card.splitlines() if row.startswith("| ")]
     rows = {row[0]: row for row in cells}
     for name, kind in results["drawn"].items():
