@@ -58,7 +58,8 @@ How real they look: Fréchet distance to rendered clips, on what the judge's tru
 thousandths: drawn {frechet_drawn:.1f}, rendered clips that went through the VAEs {frechet_vae:.1f}, other rendered
 clips {frechet_floor:.1f} (the least there is).
 
-From a prompt to its GIF {gif:.1f} s, on {threads} thread(s) of the machine that measured it; loading {loading:.1f} s.
+From a prompt to its GIF {gif:.1f} s, on {threads} thread(s) of the machine that measured it;
+loading {loading:.1f} s, once PyTorch and transformers are imported, which takes seconds.
 
 ![frames of the films above](contact_sheet.png)
 
