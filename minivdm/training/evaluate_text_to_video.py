@@ -18,6 +18,7 @@ from minivdm.data.judge import judge, load_judge
 from minivdm.data.scenes import Scene, sample_scenes
 from minivdm.data.verdicts import Verdict, accuracy
 from minivdm.pipelines.text_to_video import TextToVideoPipeline
+from minivdm.vae.video import VideoAutoencoder
 
 BATCH = 16  # films drawn at once
 KINDS = {"one shell": (1, None), "two": (2, None), "three together": (3, "together"), "three, one by one": (3, "then")}
@@ -73,12 +74,16 @@ def realism(videos: Tensor, scenes: Sequence[Scene], pipeline: TextToVideoPipeli
     """Fréchet distances to rendered clips of the same scenes: "drawn" films, "rendered" anew, "reconstructed" ones."""
     frames, size = videos.shape[2], tuple(videos.shape[-2:])
     first, second = (rendered(scenes, frames, size, seed + k) for k in range(2))
-    with torch.no_grad():
-        vae = pipeline.vae
-        again = [vae.decode(vae.encode(part, sample=False), num_frames=frames) for part in first.split(BATCH)]
     reference = features(second)
-    sets = {"drawn": videos, "rendered": first, "reconstructed": torch.cat(again).clamp(-1, 1)}
+    sets = {"drawn": videos, "rendered": first, "reconstructed": reconstructed(first, pipeline.vae)}
     return {name: frechet(features(clips), reference) for name, clips in sets.items()}
+
+
+@torch.no_grad()
+def reconstructed(clips: Tensor, vae: VideoAutoencoder) -> Tensor:
+    """Clips (N, 3, T, H, W) that went through the VAE and back: the most that a denoiser of its latents could reach."""
+    parts = [vae.decode(vae.encode(part, sample=False), num_frames=clips.shape[2]) for part in clips.split(BATCH)]
+    return torch.cat(parts).clamp(-1, 1)
 
 
 def rendered(scenes: Sequence[Scene], frames: int, size: tuple[int, int], seed: int) -> Tensor:

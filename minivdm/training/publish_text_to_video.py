@@ -22,7 +22,7 @@ from minivdm.data.scenes import Scene
 from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.pipelines.trained import trained_weights
 from minivdm.training.checkpoint import load_newest
-from minivdm.training.evaluate_text_to_video import BATCH, draw, graded, realism, rendered, unseen_prompts
+from minivdm.training.evaluate_text_to_video import draw, graded, realism, reconstructed, rendered, unseen_prompts
 from minivdm.training.tasks import tile
 from minivdm.training.text_to_video_card import SHOWN, card
 from minivdm.viz import contact_sheet
@@ -78,13 +78,11 @@ def _seconds(pipeline: TextToVideoPipeline) -> dict[str, float]:
     return {"prompt to GIF": elapsed, "threads": torch.get_num_threads()}
 
 
-@torch.no_grad()
 def _reconstructed(pipeline: TextToVideoPipeline, prompts: list[str], scenes: list[Scene]) -> dict[str, Any]:
-    """What the judge can read from rendered clips that went through the VAE: the most that a denoiser could reach."""
-    settings, vae = pipeline.settings, pipeline.vae
+    """What the judge can still read from rendered clips that went through the VAE."""
+    settings = pipeline.settings
     clips = rendered(scenes, settings.frames, (settings.height, settings.width), seed=3)
-    parts = [vae.decode(vae.encode(part, sample=False), num_frames=settings.frames) for part in clips.split(BATCH)]
-    return graded(torch.cat(parts).clamp(-1, 1), prompts, scenes)
+    return graded(reconstructed(clips, pipeline.vae), prompts, scenes)
 
 
 def _show(pipeline: TextToVideoPipeline, out: Path) -> None:
