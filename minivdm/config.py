@@ -1,6 +1,7 @@
 """Presets: the YAML files that fill the dataclasses of `settings.py`, and errors that name the fix.
 
-A preset is data. `presets/base.yaml` holds every default, each other file states only its difference from it, and any
+A preset is data. `presets/base.yaml` holds every default, each other file states only its difference from it (or from
+the preset that it names as `like`), and any
 value can be overridden by its dotted name, on the command line (`--training.steps 500`) or in code
 (`load_preset("toy", {"training.steps": 500})`). What differs between the tasks of one preset stands under `tasks`.
 Unknown names and impossible values are one-line `UserError`s.
@@ -115,8 +116,10 @@ def _explain(values: dict[str, Any], error: Exception) -> str:
 def _read_preset(name: str, task: str, chain: bool = False) -> dict[str, Any]:
     """The values of one preset file by dotted name, those of the task last."""
     values = _read_yaml(PRESETS / f"{name}.yaml")
+    like = values.pop("like", None)
+    below = _read_preset(like, task, chain) if like else {}
     tasks, chained = values.pop("tasks", {}), values.pop("chain", {})
-    flat = _flatten(values) | ({"task": task} if task else {}) | _flatten(tasks.get(task, {}))
+    flat = below | _flatten(values) | ({"task": task} if task else {}) | _flatten(tasks.get(task, {}))
     return flat | (_flatten(chained.get(task, {})) if chain else {})
 
 

@@ -73,6 +73,7 @@ class VaeLossConfig:
     frames_per_clip: int  # vae2d: pictures taken from each clip of a batch
     images: float  # temporal_vae: share of batches that are single pictures; the others have any length from 2 on
     vae2d: str | None  # temporal_vae: the 2D VAE below, a run folder, a folder with weights, or "toy"
+    init: str | None  # weights to begin with, of the same size or smaller: "toy", a run of the same task, or a folder
     critic: Literal["hinge", "vanilla", "wgan"] | None
     critic_weight: float  # times the adaptive weight
     critic_penalty: float  # weight of the gradient penalty
@@ -105,7 +106,7 @@ class FlowConfig:
     text: str  # text encoder: "toy", a run of `minivdm train toy_t5`, a folder, or a name on the Hugging Face Hub
     tokens: int  # every text is brought to this length
     vae: str  # video VAE: "toy", a run of `minivdm train temporal_vae`, or a folder of `VideoAutoencoder`
-    init: str | None  # weights to begin with: a run of `minivdm train stdit3` (of another size, say), or a pipeline
+    init: str | None  # weights to begin with, of the same size or smaller: a run of `minivdm train stdit3`, a pipeline
     t_sampling: Literal["uniform", "logit-normal"]
     location: float  # of the logit-normal
     spread: float

@@ -12,6 +12,7 @@ from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
 from minivdm.training.parts import averages, is_run
 from minivdm.vae.autoencoder2d import AutoEncoder2D
+from minivdm.vae.temporal import TemporalVAE
 
 BLOCK = 16  # clips encoded at once
 
@@ -36,6 +37,23 @@ def find_vae2d(source: str | None) -> AutoEncoder2D:
     else:
         raise UserError(f"no 2D VAE in {folder}; expected a run of `minivdm train vae2d`, or config.json with weights")
     return vae.eval().requires_grad_(False)
+
+
+def find_temporal_vae(source: str) -> TemporalVAE:
+    """A trained temporal VAE: "toy", a run folder of `minivdm train temporal_vae`, or a folder of `save_pretrained`.
+
+    Raises UserError when it is none of these.
+    """
+    folder = checkpoint_dir("toy/temporal_vae") if source == "toy" else Path(source)
+    if is_run(folder):
+        config, weights = averages(folder, "temporal_vae")
+        vae = TemporalVAE(config.temporal_vae)
+        vae.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")})
+        return vae.eval()
+    if not (folder / "config.json").is_file():
+        expected = "expected a run of `minivdm train temporal_vae`, or config.json with weights"
+        raise UserError(f"no temporal VAE in {folder}; {expected}")
+    return TemporalVAE.from_pretrained(folder)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from minivdm.data.io import write_video
 from minivdm.pipelines import LATENTS, load_video_autoencoder
 from minivdm.training.checkpoint import load_newest, read_tensors
 from minivdm.training.evaluate_vae import as_table, evaluate_vae
-from minivdm.training.latents import encode_frames, find_vae2d
+from minivdm.training.latents import encode_frames, find_temporal_vae, find_vae2d
 from minivdm.training.parts import averages
 from minivdm.training.tasks import tile
 from minivdm.vae.autoencoder2d import AutoEncoder2D
@@ -121,9 +121,8 @@ def _export_temporal(config: Config, weights: dict[str, Tensor], out: Path) -> t
 
 def trained_video_vae(run: Path) -> VideoAutoencoder:
     """Both VAEs of a run of `minivdm train temporal_vae`: its own and the 2D one below, latents of variance 1."""
-    config, weights = averages(run, "temporal_vae")
-    temporal, vae2d = TemporalVAE(config.temporal_vae), find_vae2d(config.vae_loss.vae2d)
-    temporal.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")})
+    config, _ = averages(run, "temporal_vae")
+    temporal, vae2d = find_temporal_vae(str(run)), find_vae2d(config.vae_loss.vae2d)
     return VideoAutoencoder(vae2d, temporal, **_latent_statistics(config, vae2d, temporal)[0]).eval()
 
 

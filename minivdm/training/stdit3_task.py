@@ -23,11 +23,11 @@ from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.pipelines.video_settings import VideoSettings
 from minivdm.settings import GIVEN
 from minivdm.training.films import LatentFilms
+from minivdm.training.growing import load_or_grow
 from minivdm.training.parts import find_denoiser_weights, find_text_encoder, find_video_vae
 from minivdm.training.randomness import seeded_modules
 from minivdm.training.tasks import FilmTask, make_dataset
 from minivdm.training.texts import CachedTexts
-from minivdm.weights import load_weights
 
 
 def film_settings(config: Config) -> VideoSettings:
@@ -56,7 +56,7 @@ class Stdit3Task(FilmTask):
         with seeded_modules(config.seed):
             self.model = STDiT3(sizes, gradient_checkpointing=flow.gradient_checkpointing)
         if flow.init is not None:
-            load_weights(self.model, find_denoiser_weights(flow.init), flow.init)
+            load_or_grow(self.model, find_denoiser_weights(flow.init), flow.init)
         self.flow = RectifiedFlow(flow.t_sampling, flow.location, flow.spread)
         self.dataset = LatentFilms(make_dataset(config) if dataset is None else dataset, vae, flow.cache)
         self.texts = CachedTexts(embedder)

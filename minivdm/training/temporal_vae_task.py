@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 from minivdm.config import Config
 from minivdm.settings import VaeLossConfig
 from minivdm.training.adversary import Adversary
-from minivdm.training.latents import LatentClips, find_vae2d
+from minivdm.training.growing import load_or_grow
+from minivdm.training.latents import LatentClips, find_temporal_vae, find_vae2d
 from minivdm.training.randomness import seeded_modules
 from minivdm.training.tasks import make_dataset
 from minivdm.training.vae_task import VaeTask
@@ -100,6 +101,8 @@ class TemporalVaeTask(VaeTask):
         self.dataset = LatentClips(make_dataset(config) if dataset is None else dataset, self.vae2d)
         with seeded_modules(config.seed):
             self.model = TemporalTrainee(TemporalVAE(config.temporal_vae), self.vae2d, config.vae_loss)
+        if (init := config.vae_loss.init) is not None:
+            load_or_grow(self.model.vae, find_temporal_vae(init).state_dict(), init)
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Mean loss of the beginnings of the clips; how many frames, and all noise, come from the clips' seeds."""

@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from minivdm.config import Config
 from minivdm.settings import VaeLossConfig
 from minivdm.training.adversary import Adversary
+from minivdm.training.growing import load_or_grow
+from minivdm.training.latents import find_vae2d
 from minivdm.training.randomness import seeded_modules
 from minivdm.training.tasks import make_dataset
 from minivdm.training.vae_task import VaeTask
@@ -73,6 +75,8 @@ class Vae2dTask(VaeTask):
         self.dataset = make_dataset(config) if dataset is None else dataset
         with seeded_modules(config.seed):
             self.model = Vae2dTrainee(AutoEncoder2D(config.vae2d), config.vae_loss)
+        if (init := config.vae_loss.init) is not None:
+            load_or_grow(self.model.vae, find_vae2d(init).state_dict(), init)
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Mean loss of some pictures of each clip; which ones, and all noise, come from the clips' seeds."""

@@ -19,6 +19,9 @@ from minivdm.vae.distributions import DiagonalGaussianDistribution
 from minivdm.weights import SafeHubMixin, load_weights, read_config, read_weights
 
 
+_COUNTS = ("in_channels", "ch", "out_ch", "num_res_blocks", "z_channels", "patch")
+
+
 @dataclass(frozen=True)
 class AutoEncoderConfig:
     """Sizes of an `AutoEncoder2D`. The defaults are Stable Diffusion's: 84 million parameters, 8× smaller per side.
@@ -31,6 +34,8 @@ class AutoEncoderConfig:
     ch, ch_mult: the widths of the levels are `ch · ch_mult[i]`; each level but the last halves height and width.
     num_res_blocks: residual blocks per level of the encoder; the decoder has one more.
     z_channels: channels of the latent.
+    patch: squares of patch × patch pixels enter as channels: everything is patch² times cheaper, and the latent another
+        `patch` times smaller per side. 1, as upstream, leaves pixels alone.
     scale_factor, shift_factor: `z = scale_factor · (latent - shift_factor)`, so that z has about unit variance.
     sample: whether `encode` draws from the posterior by default (else it takes the mean).
     """
@@ -44,13 +49,14 @@ class AutoEncoderConfig:
     ch_mult: Sequence[int] = (1, 2, 4, 4)
     num_res_blocks: int = 2
     z_channels: int = 4
+    patch: int = 1
     scale_factor: float = 0.18215
     shift_factor: float = 0.0
     sample: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
-        sizes = {name: getattr(self, name) for name in ("in_channels", "ch", "out_ch", "num_res_blocks", "z_channels")}
+        sizes = {name: getattr(self, name) for name in _COUNTS}
         for name, value in [*sizes.items(), *(("every ch_mult", mult) for mult in self.ch_mult)]:
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} is {value!r}: expected a whole number from 1 on")
@@ -68,12 +74,15 @@ LIGHTWEIGHT = AutoEncoderConfig(ch=64, ch_mult=(1, 2, 2, 4), num_res_blocks=1)
 
 
 class Encoder(nn.Module):
-    """Pictures (N, in_channels, H, W) -> mean and log-variance (N, 2·z_channels, H/f, W/f), f = 2 ** (levels - 1)."""
+    """Pictures (N, in_channels·patch², H, W) -> mean and log-variance (N, 2·z_channels, H/f, W/f).
+
+    f is 2 ** (levels - 1); the pictures are already folded into patches.
+    """
 
     def __init__(self, config: AutoEncoderConfig, groups: int = 32):
         super().__init__()
         widths = [config.ch * mult for mult in config.ch_mult]
-        self.conv_in = nn.Conv2d(config.in_channels, config.ch, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.in_channels * config.patch**2, config.ch, 3, padding=1)
         self.down = nn.ModuleList()
         for i, (before, width) in enumerate(zip([config.ch, *widths], widths, strict=False)):
             level = nn.Module()
@@ -98,7 +107,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (N, z_channels, H/f, W/f) -> pictures (N, out_ch, H, W): the encoder turned round."""
+    """Latents (N, z_channels, H/f, W/f) -> pictures (N, out_ch·patch², H, W): the encoder turned round."""
 
     def __init__(self, config: AutoEncoderConfig, groups: int = 32):
         super().__init__()
@@ -114,7 +123,7 @@ class Decoder(nn.Module):
                 level.upsample = Upsample(width)
             self.up.append(level)
         self.norm_out = group_norm(widths[0], groups)
-        self.conv_out = nn.Conv2d(widths[0], config.out_ch, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.out_ch * config.patch**2, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid(self.conv_in(z))
@@ -159,7 +168,7 @@ class AutoEncoder2D(nn.Module, SafeHubMixin):
         self._hub_mixin_config = {k: v for k, v in asdict(saved).items() if v is not None}
         self._hub_mixin_config |= {"norm_groups": self.norm_groups, "quant_conv": self.quantised}
 
-        self.downsampling = 2 ** (len(self.config.ch_mult) - 1)
+        self.downsampling = self.config.patch * 2 ** (len(self.config.ch_mult) - 1)
         self.encoder = Encoder(self.config, self.norm_groups)
         self.decoder = Decoder(self.config, self.norm_groups)
         if self.quantised:
@@ -233,7 +242,7 @@ class AutoEncoder2D(nn.Module, SafeHubMixin):
         self._check(x, self.config.in_channels, "picture")
         if not drop_odd:
             self.get_latent_size(x.shape[-2:])
-        moments = self.encoder(_fold(x))
+        moments = self.encoder(_to_patches(_fold(x), self.config.patch))
         if self.quantised:
             moments = self.quant_conv(moments)
         return DiagonalGaussianDistribution(_unfold(moments, like=x))
@@ -244,7 +253,7 @@ class AutoEncoder2D(nn.Module, SafeHubMixin):
         latent = _fold(z / self.config.scale_factor + self.config.shift_factor)
         if self.quantised:
             latent = self.post_quant_conv(latent)
-        return _unfold(self.decoder(latent), like=z)
+        return _unfold(_to_pixels(self.decoder(latent), self.config.patch), like=z)
 
     def forward(
         self,
@@ -290,3 +299,13 @@ def _fold(x: Tensor) -> Tensor:
 
 def _unfold(x: Tensor, like: Tensor) -> Tensor:
     return rearrange(x, "(b t) c h w -> b c t h w", b=len(like)) if like.ndim == 5 else x
+
+
+def _to_patches(x: Tensor, patch: int) -> Tensor:
+    """Squares of pixels into channels; rows and columns that fill no square are dropped."""
+    height, width = (side // patch * patch for side in x.shape[-2:])
+    return rearrange(x[..., :height, :width], "n c (h p) (w q) -> n (c p q) h w", p=patch, q=patch)
+
+
+def _to_pixels(x: Tensor, patch: int) -> Tensor:
+    return rearrange(x, "n (c p q) h w -> n c (h p) (w q)", p=patch, q=patch)
