@@ -14,18 +14,36 @@ def _raw(name):
     return yaml.safe_load((configuration.PRESETS / f"{name}.yaml").read_text())
 
 
+def _below(name, task=""):
+    """What a preset starts from: base, and the preset that it is like."""
+    like = _raw(name).get("like")
+    return configuration._read_preset("base", task) | (configuration._read_preset(like, task) if like else {})
+
+
+def _own(name):
+    """What a preset says for all of its tasks."""
+    parts = {"tasks", "chain", "like"}
+    return configuration._flatten({key: value for key, value in _raw(name).items() if key not in parts})
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads_and_states_only_its_difference(name):
-    base, own = configuration._read_preset("base", ""), configuration._read_preset(name, "")
+    own, below = _own(name), _below(name)
     assert load_preset(name).preset == name
-    assert set(own) <= set(base)
-    assert [key for key in own if own[key] == base[key]] == []
+    assert set(own) <= set(below)
+    assert [key for key in own if own[key] == below[key]] == []
+
+
+def test_a_preset_that_is_like_another_has_what_that_one_has_for_the_task():
+    toy, grown = (load_preset(name, task="stdit3") for name in ("toy", "toy_64"))
+    assert grown.stdit3.hidden_size == toy.stdit3.hidden_size and grown.training == toy.training
+    assert (grown.data.size, grown.data.level, toy.data.size) == (64, "scene", 32)
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if "tasks" in _raw(name)])
 def test_a_task_states_only_its_difference_from_its_preset(name):
-    general = configuration._read_preset("base", "") | configuration._read_preset(name, "")
     for task, differences in _raw(name)["tasks"].items():
+        general = _below(name, task) | _own(name)
         assert load_preset(name, task=task).task == task
         flat = configuration._flatten(differences)
         assert set(flat) <= set(general)

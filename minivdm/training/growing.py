@@ -1,10 +1,10 @@
 """Begin a larger model as the smaller one that is already trained.
 
-Twice the picture size need not mean starting again. A 2D VAE that takes squares of 2×2 pixels, with more channels in its
-latent, can compute exactly what the small one made of the picture at half the size, and has then only to learn the
+Twice the picture size need not mean starting again. A 2D VAE that takes squares of 2×2 pixels, with more channels in
+its latent, can compute exactly what the small one made of the picture at half the size, and has then only to learn the
 detail. The same goes for the temporal VAE and the denoiser on top of it. What is new counts nothing at first: old
-outputs do not listen to new inputs, and new outputs are as they were drawn. (Karras et al. 2018 grew GANs like this, and
-Open-Sora its video model out of an image model.)
+outputs do not listen to new inputs, and new outputs are as they were drawn. (Karras et al. 2018 grew GANs like this,
+and Open-Sora its video model out of an image model.)
 """
 
 from collections.abc import Mapping
