@@ -18,7 +18,7 @@ from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.temporal import TemporalVAE
 from minivdm.weights import load_weights
 
-# Weights whose outputs or inputs may become more, and in how many equal blocks these are: mean and log-variance are two.
+# Layers whose outputs or inputs may become more, and of how many equal blocks these consist: mean and log-variance are 2.
 _VAE2D = {"encoder.conv_out": (2, 1), "decoder.conv_in": (1, 1)}
 _TEMPORAL = {
     "encoder.conv_in.conv": (1, 1),
@@ -52,7 +52,7 @@ def _blocks(model: nn.Module) -> dict[str, tuple[int, int]]:
         frames, rows, columns = model.config.patch_size
         per_channel = frames * rows * columns * (2 if model.config.pred_sigma else 1)
         return {"x_embedder.proj": (1, 1), "final_layer.linear": (per_channel, 1)}
-    return _VAE2D if isinstance(model, AutoEncoder2D) else _TEMPORAL
+    return {AutoEncoder2D: _VAE2D, TemporalVAE: _TEMPORAL}[type(model)]
 
 
 def _smaller(small: Tensor, large: Tensor) -> bool:
@@ -73,7 +73,7 @@ def _enlarged(small: Tensor, large: Tensor, blocks: tuple[int, int]) -> Tensor:
 
 
 def _into_squares(weights: dict[str, Tensor], wanted: Mapping[str, Tensor], patch: int) -> dict[str, Tensor]:
-    """A 2D VAE of pixels as one of squares: their mean goes in where the pixel went in, and comes out in all of them."""
+    """A 2D VAE of pixels as one of squares: their mean goes in where the pixel went in; all get what it got."""
     pixels = wanted["encoder.conv_in.weight"].shape[1] // patch**2
     first, last = weights.get("encoder.conv_in.weight"), weights.get("decoder.conv_out.weight")
     if first is None or last is None or first.shape[1] != pixels:

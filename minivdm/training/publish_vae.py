@@ -160,7 +160,7 @@ def _card(config: Config, steps: int, results: dict[str, Any], facts: dict[str, 
         batch = f"{count * loss.frames_per_clip} pictures"
     command = f"minivdm train {config.task} --preset {config.preset} --training.precision {training.precision}"
     if pictures:
-        factor = 2 ** (len(config.vae2d.ch_mult) - 1)
+        factor = config.vae2d.patch * 2 ** (len(config.vae2d.ch_mult) - 1)
         what = (
             f"A `vae.AutoEncoder2D` of {size}: pictures to latents {factor} times smaller per side, with "
             f"{config.vae2d.z_channels} channels, and back."

@@ -18,7 +18,6 @@ from minivdm.vae.blocks2d import Downsample, Middle, ResnetBlock, Upsample, grou
 from minivdm.vae.distributions import DiagonalGaussianDistribution
 from minivdm.weights import SafeHubMixin, load_weights, read_config, read_weights
 
-
 _COUNTS = ("in_channels", "ch", "out_ch", "num_res_blocks", "z_channels", "patch")
 
 
