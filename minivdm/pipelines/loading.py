@@ -43,7 +43,11 @@ def save_pipeline(folder: Path, parts: Loaded, shipped: tuple[str, ...] = (), dt
         raise UserError(f"shipped parts {', '.join(sorted(unknown))}: expected text, vae, or both")
     denoiser, text, vae, settings = parts
     folder.mkdir(parents=True, exist_ok=True)
-    (denoiser if dtype is None else copy.deepcopy(denoiser).to(dtype)).save_pretrained(folder / "denoiser")
+    if dtype is not None:
+        denoiser, vae = copy.deepcopy(denoiser).to(dtype), copy.deepcopy(vae)
+        for part in filter(None, (vae.vae2d, vae.temporal)):  # shift and scale are numbers in config.json, kept exact
+            part.to(dtype)
+    denoiser.save_pretrained(folder / "denoiser")
     if "text" not in shipped:
         text.save_pretrained(folder / "text_encoder")
     if "vae" not in shipped:

@@ -95,7 +95,7 @@ class TextToVideoPipeline:
         """Write `pipeline.json`, `denoiser/`, `text_encoder/` and `vae/`, for `from_pretrained`.
 
         shipped: "text", "vae" or both are the shipped ones, and named instead of written.
-        dtype: to store the denoiser in; torch.float16 takes half the room.
+        dtype: to store denoiser and VAE in; torch.float16 takes half the room.
         """
         save_pipeline(Path(folder), (self.denoiser, self.text, self.vae, self.settings), tuple(shipped), dtype)
 

@@ -18,7 +18,7 @@ from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.temporal import TemporalVAE
 from minivdm.weights import load_weights
 
-# Layers whose outputs or inputs may become more, and of how many equal blocks these consist: mean and log-variance are 2.
+# Layers whose outputs or inputs may become more, and of how many equal blocks they consist: mean, log-variance are two.
 _VAE2D = {"encoder.conv_out": (2, 1), "decoder.conv_in": (1, 1)}
 _TEMPORAL = {
     "encoder.conv_in.conv": (1, 1),
