@@ -5,9 +5,14 @@ import torch
 import torch.nn.functional as F
 from einops import repeat
 
+from minivdm.config import load_preset
+from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.denoisers import STDiT3
 from minivdm.errors import UserError
+from minivdm.pipelines import load_video_autoencoder
 from minivdm.training.growing import load_or_grow
+from minivdm.training.latents import find_temporal_vae
+from minivdm.training.vae2d_task import Vae2dTask
 from minivdm.vae import AutoEncoder2D, TemporalVAE
 
 
@@ -81,3 +86,29 @@ def test_equal_sizes_are_simply_loaded_and_others_are_refused():
         load_or_grow(AutoEncoder2D(**sizes, z_channels=2), small.state_dict(), "small")
     with pytest.raises(UserError, match=r"small has shape \(8,"):
         load_or_grow(AutoEncoder2D(**(sizes | {"ch": 16}), z_channels=3), small.state_dict(), "small")
+
+
+def test_the_tasks_of_a_preset_begin_as_the_shipped_models_of_half_the_size():
+    few = {"data.clips": 2, "training.batch_size": 2}
+    begun = Vae2dTask(load_preset("toy_64", few, task="vae2d")).model.vae.eval()
+    shipped, video = (
+        load_video_autoencoder("toy"),
+        FireworksDataset(2, "scene", "test", size=64).videos.float() / 128 - 1,
+    )
+    halved = F.avg_pool2d(video.flatten(1, 2), 2).unflatten(1, (3, 17))
+    with torch.no_grad():
+        z = shipped.vae2d.encode(halved, sample=False)
+        torch.testing.assert_close(begun.encode(video, sample=False)[:, :4], z, rtol=1e-4, atol=1e-4)
+    begun_in_time = TemporalVAE(load_preset("toy_64", task="temporal_vae").temporal_vae).eval()
+    load_or_grow(begun_in_time, find_temporal_vae("toy").state_dict(), "toy")
+    with torch.no_grad():
+        wider = torch.cat([z, noise(*z.shape)], dim=1)
+        one = shipped.temporal.encode(z, sample=False)
+        torch.testing.assert_close(begun_in_time.encode(wider, sample=False)[:, :4], one, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vae_to_begin_with_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"no temporal VAE in {tmp_path}"):
+        find_temporal_vae(str(tmp_path))
+    with pytest.raises(UserError, match=f"no 2D VAE in {tmp_path}"):
+        Vae2dTask(load_preset("toy_64", {"data.clips": 2, "vae_loss.init": str(tmp_path)}, task="vae2d"))
