@@ -3,7 +3,8 @@
 A golden file is a safetensors file with a state dict (`sd/<key>`), inputs (`<case>/in/<name>`), outputs
 (`<case>/out/<name>`), gradients (`<case>/grad/<name>`) and, in its metadata, JSON under `config` and `cases` and a line
 `reference` that names the code it was recorded from. `reference` decides the *kind* of a file; its name, seed and sizes
-are free.
+are free. Open-Sora's tables of sizes and buckets, which are no tensors, come in JSON files of their own
+(`parity_kinds.aspect_buckets`).
 
 To add a kind, add one line to `KINDS` below, pointing to a function
 
@@ -30,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minivdm.errors import UserError
+from minivdm.parity_kinds.aspect_buckets import read_tables
 
 # Pattern for the `reference` line of a file -> "module:function" that recomputes its outputs.
 KINDS: dict[str, str] = {
@@ -116,7 +118,10 @@ def read_golden(path: str | Path) -> GoldenFile:
     """Open a golden file and find its kind. Raises UserError for anything that is not a golden file of a known kind."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a golden .safetensors file")
+        raise UserError(f"{path}: no such file; expected a golden .safetensors or .json file")
+    if path.suffix == ".json":
+        recorded, compare = read_tables(path)
+        return GoldenFile(path, {}, {}, recorded, compare)
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
