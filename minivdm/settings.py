@@ -132,7 +132,7 @@ class TrainingConfig:
     ema_decay: float
     null_cond_prob: float  # how often a caption is dropped, so that guidance has something to compare with
     prob_focus_present: float  # how often a clip is learnt as unrelated pictures
-    precision: Literal["auto", "fp32", "bf16", "fp16"]  # auto: bf16 where the device is fast at it; the run records which
+    precision: Literal["auto", "fp32", "bf16", "fp16"]  # auto: bf16 where the device is fast at it; a run records which
     not_finite: Literal["stop", "skip"]  # a batch whose loss or gradient is not finite ends the run, or is left out
     log_every: int
     milestone_every: int  # a checkpoint, sample clips and the loss curve
