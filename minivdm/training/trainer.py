@@ -30,8 +30,17 @@ from minivdm.config import Config
 from minivdm.errors import UserError
 from minivdm.training.allocator import keep_freed_memory
 from minivdm.training.checkpoint import list_checkpoints, load_newest, read_tensors, save_checkpoint
-from minivdm.training.ema import EMA
 from minivdm.training.randomness import CountedBatches, stream_seed
+from minivdm.training.sharding import (
+    any_process,
+    load_model,
+    load_optimizer,
+    make_accelerator,
+    mean_over_processes,
+    prepare,
+    put_together,
+    whole,
+)
 from minivdm.training.tasks import Task, collate
 from minivdm.viz import loss_curve
 
@@ -56,7 +65,7 @@ class Trainer:
                 f"{self.run_dir} already holds {list_checkpoints(self.run_dir)[-1].name}; "
                 f"add --resume to go on, or choose another --run"
             )
-        self.accelerator = Accelerator(mixed_precision="no" if training.precision == "fp32" else training.precision)
+        self.accelerator: Accelerator = make_accelerator(training.precision, task.model)
         world = self.accelerator.num_processes
         if training.batch_size % world:
             raise UserError(
@@ -65,8 +74,7 @@ class Trainer:
             )
         weights = [weight for weight in task.model.parameters() if weight.requires_grad]
         optimizer = torch.optim.Adam(weights, lr=training.learning_rate, betas=(0.9, 0.99), foreach=True)
-        self.model, self.optimizer = self.accelerator.prepare(task.model, optimizer)
-        self.ema = EMA(self._unwrapped, training.ema_decay)
+        self.model, self.optimizer, self.ema = prepare(self.accelerator, task.model, optimizer, training.ema_decay)
         self.step, self._loss_sum, self._loss_count = 0, 0.0, 0
         self._stop, self._alarm = False, None
         if resume:
@@ -104,6 +112,7 @@ class Trainer:
         with self._finish_step_on_ctrl_c(), bar:
             while self.step < training.steps:
                 loss, gradient_norm, rate = self._optimiser_step(batches)
+                self._stop = any_process(self.accelerator, self._stop)
                 self.step += 1
                 self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
                 bar.update()
@@ -117,7 +126,7 @@ class Trainer:
                         "gradient_norm": gradient_norm,
                         "clips_per_second": round(speed, 2),
                     }
-                    row |= self.task.metrics()
+                    row |= mean_over_processes(self.accelerator, self.task.metrics())
                     self._loss_sum, self._loss_count = 0.0, 0
                     self._ring(bar)
                     bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed:.0f} clips/s")
@@ -146,22 +155,17 @@ class Trainer:
         return training.learning_rate * min(1.0, (step + 1) / (training.warmup + 1)) * fall
 
     def save(self) -> None:
-        """Write a checkpoint of the present step."""
+        """Write a checkpoint of the present step. Every process must call this; one writes."""
+        states = (self._unwrapped.state_dict(), self.ema.module.state_dict(), self.optimizer.state_dict())
+        model, ema, optimizer = whole(states, keep=self.is_main)
         if not self.is_main:
             return
-        state = {"loss_sum": self._loss_sum, "loss_count": self._loss_count}
-        optimizer = {"optimizer": self.optimizer.state_dict()}
+        saved = {"optimizer": optimizer}
         if self.accelerator.scaler is not None:
-            optimizer["scaler"] = self.accelerator.scaler.state_dict()
-        folder = save_checkpoint(
-            self.run_dir,
-            self.step,
-            self._unwrapped.state_dict(),
-            self.ema.module.state_dict(),
-            optimizer,
-            state,
-            self.config.training.keep_checkpoints,
-        )
+            saved["scaler"] = self.accelerator.scaler.state_dict()
+        state = {"loss_sum": self._loss_sum, "loss_count": self._loss_count}
+        keep = self.config.training.keep_checkpoints
+        folder = save_checkpoint(self.run_dir, self.step, model, ema, saved, state, keep)
         self.task.save(folder)
 
     def _optimiser_step(self, batches: Iterator[tuple[dict[str, Any], list[int]]]) -> tuple[float, float, float]:
@@ -226,11 +230,12 @@ class Trainer:
     def _milestone(self, writer: SummaryWriter | None) -> None:
         """Checkpoint first, then what a person looks at: sample clips and the loss curve."""
         self.save()
-        if writer is None:
-            return
-        folder = self.run_dir / "samples"
-        folder.mkdir(exist_ok=True)
-        self.task.show(self.ema.module, folder / f"step-{self.step:08d}", self.config.seed)
+        with put_together(self.ema.module, keep=self.is_main):
+            if writer is None:
+                return
+            folder = self.run_dir / "samples"
+            folder.mkdir(exist_ok=True)
+            self.task.show(self.ema.module, folder / f"step-{self.step:08d}", self.config.seed)
         loss_curve(self.run_dir / "metrics.jsonl", self.run_dir / "loss.png")
 
     def _ring(self, bar: tqdm) -> None:
@@ -244,10 +249,10 @@ class Trainer:
         folder, state, damaged = load_newest(self.run_dir)
         for line in damaged:
             self.accelerator.print(line)
-        self._unwrapped.load_state_dict(read_tensors(folder / "model.safetensors"))
-        self.ema.module.load_state_dict(read_tensors(folder / "ema.safetensors"))
+        load_model(self._unwrapped, read_tensors(folder / "model.safetensors"))
+        load_model(self.ema.module, read_tensors(folder / "ema.safetensors"))
         saved = torch.load(folder / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer, saved["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in saved:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         self.step, self._loss_sum, self._loss_count = state["step"], state["loss_sum"], state["loss_count"]
