@@ -88,16 +88,24 @@ def _build(values: dict[str, Any]) -> Config:
             place = place.setdefault(group, {})
         place[leaf] = value
     try:
-        config = Config(**vars(parser.instantiate_classes(parser.parse_object(nested))))
+        parsed = vars(parser.parse_object(nested))
     except jsonargparse.ArgumentError as error:
         raise UserError(_explain(values, error)) from None
+    groups = {field.name: field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)}
+    for name, group in groups.items():
+        try:
+            parsed[name] = group(**vars(parsed[name]))
+        except UserError as error:  # the sizes of networks check themselves, and do not know where they stand
+            raise UserError(f"setting {name}.{error}") from None
+    config = Config(**parsed)
     check(config)
     return config
 
 
 def _explain(values: dict[str, Any], error: Exception) -> str:
     """The setting whose value has the wrong type, in one line."""
-    fields = {
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    fields |= {
         f"{group.name}.{leaf.name}": leaf
         for group in dataclasses.fields(Config)
         if dataclasses.is_dataclass(group.type)

@@ -4,7 +4,10 @@
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,51 +181,49 @@ class Config:
         path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
 
+# What a number may be, and the settings of which that is asked. Lists are asked entry by entry; None is no number.
+MAX_FPS = 50  # of a GIF, in which samples are written
+RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    (
+        "a number above 0",
+        lambda value: 0 < value < math.inf,
+        "data.clips data.size data.frames unet3d.dim unet3d.dim_mults unet3d.channels unet3d.patch unet3d.attn_heads "
+        "unet3d.attn_dim_head unet3d.spatial_dim_head unet3d.init_dim unet3d.init_kernel_size vae2d.resolution "
+        "vae2d.scale_factor vae_loss.lit vae_loss.frames_per_clip vae_loss.critic_width vae_loss.critic_layers "
+        "vae_loss.plateau_steps toy_t5.d_model toy_t5.d_kv toy_t5.d_ff toy_t5.num_layers toy_t5.num_heads "
+        "toy_t5.num_decoder_layers stdit3.mlp_ratio flow.tokens flow.spread diffusion.num_steps diffusion.scale_factor "
+        "training.steps training.batch_size training.accumulate training.learning_rate training.clip_grad "
+        "training.log_every training.milestone_every training.keep_checkpoints sampling.steps sampling.clips",
+    ),
+    (
+        "a number from 0 on",
+        lambda value: 0 <= value < math.inf,
+        "data.workers training.warmup vae_loss.perceptual vae_loss.kl vae_loss.critic_weight vae_loss.critic_penalty "
+        "vae_loss.plateau_gain sampling.guidance",
+    ),
+    (
+        "a share from 0 to 1",
+        lambda value: 0 <= value <= 1,
+        "vae_loss.images training.decay_from training.ema_decay training.null_cond_prob training.prob_focus_present "
+        "sampling.eta " + " ".join(f"flow.{kind}" for kind in GIVEN),
+    ),
+    ("a finite number", math.isfinite, "vae2d.shift_factor diffusion.shift_factor flow.location"),
+    (f"frames per second above 0, at most {MAX_FPS}", lambda value: 0 < value <= MAX_FPS, "data.fps"),
+    ("a whole number from 0 on, below 2**63", lambda value: 0 <= value < 2**63, "seed"),
+)
+
+
 def check(config: Config) -> None:
-    """Values that have the right type and still cannot work."""
-    positive = {
-        "data.clips": config.data.clips,
-        "data.size": config.data.size,
-        "data.frames": config.data.frames,
-        "data.fps": config.data.fps,
-        "unet3d.dim": config.unet3d.dim,
-        "unet3d.patch": config.unet3d.patch,
-        "unet3d.attn_heads": config.unet3d.attn_heads,
-        "training.steps": config.training.steps,
-        "training.batch_size": config.training.batch_size,
-        "training.accumulate": config.training.accumulate,
-        "training.learning_rate": config.training.learning_rate,
-        "training.clip_grad": config.training.clip_grad,
-        "training.log_every": config.training.log_every,
-        "training.milestone_every": config.training.milestone_every,
-        "sampling.clips": config.sampling.clips,
-        "diffusion.scale_factor": config.diffusion.scale_factor,
-        "vae_loss.lit": config.vae_loss.lit,
-        "vae_loss.frames_per_clip": config.vae_loss.frames_per_clip,
-        "vae_loss.plateau_steps": config.vae_loss.plateau_steps,
-        "flow.tokens": config.flow.tokens,
-        "flow.spread": config.flow.spread,
-        **{f"toy_t5.{name}": size for name, size in vars(config.toy_t5).items() if name != "objective"},
-        "training.keep_checkpoints": config.training.keep_checkpoints,
-        "diffusion.num_steps": config.diffusion.num_steps,
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise UserError(f"setting {name} is {value}; expected a number above 0")
-    shares = {
-        "training.ema_decay": config.training.ema_decay,
-        "training.null_cond_prob": config.training.null_cond_prob,
-        "training.prob_focus_present": config.training.prob_focus_present,
-        "training.decay_from": config.training.decay_from,
-        "sampling.eta": config.sampling.eta,
-        "vae_loss.images": config.vae_loss.images,
-    }
-    shares |= {f"flow.{kind}": getattr(config.flow, kind) for kind in GIVEN}
+    """Values that have the right type and still cannot work. (The sizes of networks check themselves as well.)"""
+    for expected, holds, names in RANGES:
+        for name in names.split():
+            value = reduce(getattr, name.split("."), config)
+            entries = value if isinstance(value, list | tuple) else [value]
+            if not entries or not all(entry is None or holds(entry) for entry in entries):
+                each = " in every place" if isinstance(value, list | tuple) else ""
+                raise UserError(f"setting {name} is {value}; expected {expected}{each}")
     if sum(getattr(config.flow, kind) for kind in GIVEN) > 1:
         raise UserError(f"flow.{', flow.'.join(GIVEN)} add up to more than 1; expected shares of at most 1 in all")
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"setting {name} is {value}; expected a share from 0 to 1")
     if config.task == "unet3d":
         patch = config.unet3d.patch
         reason = f"the {len(config.unet3d.dim_mults)} levels of unet3d.dim_mults and unet3d.patch {patch} need"
@@ -230,12 +231,12 @@ def check(config: Config) -> None:
     if config.task == "vae2d":
         reason = f"the {len(config.vae2d.ch_mult)} levels of vae2d.ch_mult need"
         _check_size(config.data.size, 2 ** (len(config.vae2d.ch_mult) - 1), reason)
-    if not 1 <= config.sampling.steps <= config.diffusion.num_steps:
-        most = config.diffusion.num_steps
-        raise UserError(f"sampling.steps is {config.sampling.steps}; expected 1 to diffusion.num_steps = {most}")
+    steps, most = config.sampling.steps, config.diffusion.num_steps
+    if steps > most:
+        raise UserError(f"setting sampling.steps is {steps}; expected 1 to diffusion.num_steps = {most}")
     if config.unet3d.init_kernel_size % 2 == 0:
         raise UserError(
-            f"unet3d.init_kernel_size is {config.unet3d.init_kernel_size}; expected an odd number, so that the "
+            f"setting unet3d.init_kernel_size is {config.unet3d.init_kernel_size}; expected an odd number, so that the "
             f"padding is the same on both sides: {config.unet3d.init_kernel_size + 1}"
         )
 
@@ -243,9 +244,7 @@ def check(config: Config) -> None:
 def _check_size(size: int, factor: int, reason: str) -> None:
     if size % factor:
         down = max(factor, size // factor * factor)
-        raise UserError(
-            f"data.size {size} is not divisible by {factor}, which {reason}; use {down} or {down + factor}"
-        )
+        raise UserError(f"data.size {size} is not divisible by {factor}, which {reason}; use {down} or {down + factor}")
 
 
 def _without_tuples(value: Any) -> Any:
