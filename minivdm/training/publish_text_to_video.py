@@ -25,6 +25,7 @@ from minivdm.training.checkpoint import load_newest
 from minivdm.training.evaluate_text_to_video import draw, graded, realism, reconstructed, rendered, unseen_prompts
 from minivdm.training.tasks import tile
 from minivdm.training.text_to_video_card import SHOWN, card
+from minivdm.vae.metrics import psnr
 from minivdm.viz import contact_sheet
 
 LEVEL = "scene"
@@ -33,13 +34,15 @@ LEVEL = "scene"
 def publish(run: Path, out: Path, films: int = 300, drawn: int = 1000, machine: str = "") -> dict[str, Any]:
     """Export the newest checkpoint of `run` to `out`, grade `films` films of the test split, write the card.
 
+    Where `run` began as another run (`flow.init`), that one has to be there still: the card tells its steps.
     drawn: how many films the distance of Fréchet is measured on; the graded ones are among them.
     """
     folder, _ = trained_weights(run)
     config = load_config(folder / "config.yaml")
     shipped = [part for part in ("text", "vae") if getattr(config.flow, part) == "toy"]
     TextToVideoPipeline.from_pretrained(run).save_pretrained(out, shipped=shipped, dtype=torch.float16)
-    (out / "denoiser" / "README.md").unlink(missing_ok=True)  # huggingface_hub writes one that says nothing
+    for page in out.rglob("README.md"):  # huggingface_hub writes some that say nothing
+        page.unlink()
     for source in (folder / "config.yaml", run / "loss.png", run / "metrics.jsonl"):
         shutil.copy(source, out / source.name)
 
@@ -50,10 +53,11 @@ def publish(run: Path, out: Path, films: int = 300, drawn: int = 1000, machine: 
     videos = draw(pipeline, prompts, seed=0)
     results = {
         "steps": load_newest(run)[1]["step"],
+        "steps before": load_newest(Path(config.flow.init))[1]["step"] if config.flow.init else 0,
         "parameters": {part: _count(getattr(pipeline, part)) for part in ("denoiser", "text", "vae")},
         "sampler": f"{pipeline.settings.steps} Euler steps, guidance {pipeline.settings.guidance:g}",
         "drawn": graded(videos[:films], prompts[:films], scenes[:films]),
-        "reconstructed": _reconstructed(pipeline, prompts[:films], scenes[:films]),
+        **_reconstructed(pipeline, prompts[:films], scenes[:films]),
         "frechet": realism(videos, scenes, pipeline) | {"films": drawn},
         "guidance": {
             f"{scale:g}": graded(draw(pipeline, prompts[:96], seed=0, guidance=scale), prompts[:96], scenes[:96])
@@ -79,10 +83,11 @@ def _seconds(pipeline: TextToVideoPipeline) -> dict[str, float]:
 
 
 def _reconstructed(pipeline: TextToVideoPipeline, prompts: list[str], scenes: list[Scene]) -> dict[str, Any]:
-    """What the judge can still read from rendered clips that went through the VAE."""
+    """What the judge reads from rendered clips that went through the VAE, and how near these come back, in dB."""
     settings = pipeline.settings
     clips = rendered(scenes, settings.frames, (settings.height, settings.width), seed=3)
-    return graded(reconstructed(clips, pipeline.vae), prompts, scenes)
+    again = reconstructed(clips, pipeline.vae)
+    return {"reconstructed": graded(again, prompts, scenes), "psnr": psnr(clips, again).mean().item()}
 
 
 def _show(pipeline: TextToVideoPipeline, out: Path) -> None:

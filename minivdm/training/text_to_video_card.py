@@ -22,9 +22,8 @@ CARD = """# Toy text to video: fireworks from a sentence
 Eight prompts, in rows: {shown}.
 
 A `denoisers.STDiT3` of {denoiser:,} parameters, which draws {frames} frames of {size}×{size} pixels in the latents of
-the [temporal VAE](../temporal_vae/MODEL_CARD.md) over the [2D VAE](../vae2d/MODEL_CARD.md) ({vae:,} parameters
-together), from texts as the [toy T5](../t5/MODEL_CARD.md) hears them ({text:,}). The averaged weights (EMA), in half
-precision.
+{autoencoders} ({vae:,} parameters together),
+from texts as the [toy T5](../t5/MODEL_CARD.md) hears them ({text:,}). The averaged weights (EMA), in half precision.
 
     minivdm sample "{example}"
 
@@ -32,13 +31,12 @@ precision.
     video = TextToVideoPipeline.from_pretrained("toy")("{example}", seed=0)
 
 ## Recipe
-{steps:,} steps of {batch} clips out of {clips:,} rendered ones of the training split (level {level}), as cached
+{begun}{steps:,} steps of {batch} clips out of {clips:,} rendered ones of the training split (level {level}), as cached
 latents with a new wording in each epoch; rectified flow with {t_sampling} times, {precision}, learning rate {rate};
 {drop:.0%} of the texts dropped; {given:.0%} of the clips with a first frame, a last one or both given. {machine}
 Every setting is in `config.yaml`, the log in `metrics.jsonl`. To make it again:
 
-    minivdm train stdit3 --preset toy --run runs/stdit3
-    python -m minivdm.training.publish_text_to_video runs/stdit3 checkpoints/toy/text_to_video
+{commands}
 
 ![loss](loss.png)
 
@@ -69,16 +67,28 @@ It has seen nothing but rendered fireworks of 17 frames, and knows no words but 
 a network too, and lenient about fine structure. Licence: Apache-2.0.
 """
 
-LIMITS = """Large willows and palms are lumpier than rendered ones, and small late bursts lose their shape: 1,280
-numbers per clip are few, and the VAEs lose part of it before the model begins (see the column *VAE*). Three shells one
-after another are the hardest."""
+# What stands in the card where the model works in the latents of the shipped VAEs, and where it has a pair of its own.
+SHIPPED_VAE = """the [temporal VAE](../temporal_vae/MODEL_CARD.md) over the [2D VAE](../vae2d/MODEL_CARD.md)"""
+OWN_VAE = """a temporal VAE over a 2D VAE of its own (`vae/`). These began as the shipped
+[temporal](../temporal_vae/MODEL_CARD.md) and [2D VAE](../vae2d/MODEL_CARD.md) of half the picture size, with more
+channels in the latent (`training.growing`); clips of the test split come back at {psnr:.1f} dB"""
+BEGUN = """The weights began as those of a model of half the picture size (first command below; see `training.growing`),
+trained for {before:,} steps. """
+
+LIMITS = """Large willows and palms are lumpier than rendered ones, small late bursts lose their shape, and some spirals
+come out as peonies: a few thousand numbers per clip are few, and the VAEs lose part of it before the model begins (see
+the column *VAE*). Three shells one after another are the hardest."""
 
 
 def card(config: Config, results: dict[str, Any], machine: str) -> str:
     """The whole page."""
     flow, data, training = config.flow, config.data, config.training
     films = sum(kind["films"] for kind in results["drawn"].values())
+    own = results["psnr"] if flow.vae != "toy" else None
     return CARD.format(
+        autoencoders=SHIPPED_VAE if own is None else OWN_VAE.format(psnr=own),
+        begun=BEGUN.format(before=results["steps before"]) if flow.init else "",
+        commands="\n".join(f"    {command}" for command in _commands(config)),
         shown="; ".join(f"*{prompt}*" for prompt in SHOWN),
         example=SHOWN[4],
         denoiser=results["parameters"]["denoiser"],
@@ -113,6 +123,17 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
         loading=results["seconds"]["loading"],
         limits=LIMITS,
     )
+
+
+def _commands(config: Config) -> list[str]:
+    """From nothing but the shipped VAEs and T5 to this folder."""
+    train = [f"minivdm train stdit3 --preset {config.preset}"]
+    if config.flow.init:
+        train = ["minivdm train stdit3 --preset toy", f"{train[0]} --flow.init runs/stdit3-toy"]
+    if config.flow.vae != "toy":
+        train[:0] = [f"minivdm train {task} --preset {config.preset}" for task in ("vae2d", "temporal_vae")]
+    module = "python -m minivdm.training.publish_text_to_video"
+    return [*train, f"{module} runs/stdit3-{config.preset} checkpoints/toy/text_to_video"]
 
 
 def _row(name: str, kind: dict[str, Any], rebuilt: dict[str, Any]) -> str:
