@@ -36,8 +36,9 @@ def test_a_saved_pipeline_draws_the_same_film(folder):
 def test_half_precision_on_disk_is_single_precision_in_memory(folder, tmp_path):
     pipe = TextToVideoPipeline.from_pretrained(folder)
     pipe.save_pretrained(tmp_path, dtype=torch.float16)
-    stored = safetensors.torch.load_file(tmp_path / "denoiser" / "model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    for part in ("denoiser", "vae/vae2d", "vae/temporal"):
+        stored = safetensors.torch.load_file(tmp_path / part / "model.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     back = TextToVideoPipeline.from_pretrained(tmp_path)
     assert {parameter.dtype for parameter in (*pipe.denoiser.parameters(), *back.denoiser.parameters())} == {
         torch.float32
