@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from minivdm.data import folder as folder_module
 from minivdm.data.caption_files import swap_left_right
-from minivdm.data.folder import FITS, VideoFolder, choose_frames, list_clips
+from minivdm.data.folder import FITS, VideoFolder, choose_frames
 from minivdm.data.io import from_uint8, write_video
+from minivdm.data.listing import list_clips
 from minivdm.errors import UserError
 
 
@@ -186,34 +187,6 @@ def test_captions_from_table_and_text_files(tmp_path):
     assert dataset[1]["caption"] == "a text over two lines" and dataset[2]["caption"] == ""
     assert {dataset[3, epoch]["caption"] for epoch in range(20)} == {"x", "y"}
     assert dataset.captions() == ["one", "a text over two lines", "x", "ü", "y"]
-
-
-@pytest.mark.parametrize(
-    "line, complaint",
-    [
-        ("{oops", "line 2 is not JSON"),
-        ("[1]", "line 2 names no file"),
-        ('{"caption": "x"}', "line 2 names no file"),
-        ('{"file": "a.gif", "caption": 3}', "has the caption 3"),
-        ('{"file": "a.gif", "caption": ["x", 3]}', "has the caption"),
-        ('{"file": "../a.gif", "caption": "x"}', "outside the folder"),
-        ('{"file": "sub/../../a.gif", "caption": "x"}', "outside the folder"),
-        ('{"file": "/etc/passwd", "caption": "x"}', "outside the folder"),
-    ],
-)
-def test_a_table_that_is_not_what_it_seems(tmp_path, line, complaint):
-    write_clip(tmp_path / "clips" / "a.gif")
-    write_table(tmp_path / "clips" / "captions.jsonl", {"file": "a.gif", "caption": "x"}, line)
-    with pytest.raises(UserError, match=complaint) as caught:
-        VideoFolder(tmp_path / "clips", 8, 3)
-    assert "\n" not in str(caught.value) and "captions.jsonl" in str(caught.value)
-
-
-def test_captions_that_are_no_text(tmp_path):
-    write_clip(tmp_path / "a.gif")
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(UserError, match="a.txt .*UTF-8"):
-        VideoFolder(tmp_path, 8, 3)
 
 
 def test_captions_without_clips_are_counted(tmp_path, caplog):

@@ -1,56 +1,93 @@
-"""Captions that lie beside clips: lines of `captions.jsonl`, or `clip.txt` beside `clip.gif`.
+"""Captions that lie beside clips: in tables for many clips, or in `clip.txt` beside `clip.gif`.
 
-A line of `captions.jsonl` is `{"file": "a.gif", "caption": "one wording"}`; a list of strings is several wordings of
-the same clip. Other keys are kept as its attributes. `file` is relative to the folder of the `captions.jsonl`.
+`captions.jsonl` has lines `{"file": "a.gif", "caption": "one wording"}`; a list of strings is several wordings of the
+same clip. `captions.csv` and `metadata.csv` have a row of titles with `file` (or `path`, `file_name`) and `caption` (or
+`text`). What else a table says is kept as the clip's attributes. Files are named from the folder of the table, and
+never outside of the folder of clips.
+
+Tables are written by people and by programs that stop half way: a line that cannot be used is counted and named, and
+the others are used.
 """
 
+import csv
 import json
 import logging
+import os
 import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minivdm.errors import UserError
+from minivdm.data.listing import Listing
+from minivdm.data.packed import Packed
 
-TABLE = "captions.jsonl"
 EXPECTED = 'expected {"file": "clip.gif", "caption": "what it shows"}'
+FILE, CAPTION = ("file", "path", "file_name"), ("caption", "text")  # titles of columns
+MAX_TEXT_BYTES = 2**16  # of one clip.txt: longer ones are no captions
+NAMED = 100  # how many unusable lines are named; the others are counted
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Words:
-    """What is said about one clip."""
+class Problems:
+    """What could not be used: how much in all, and the first of it by name."""
 
-    wordings: list[str] = field(default_factory=list)
-    attributes: dict = field(default_factory=dict)
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+
+    def add(self, problem: str) -> None:
+        """One more, in one line that a terminal can show."""
+        self.count += 1
+        if len(self.named) < NAMED:
+            self.named.append("".join(sign if sign.isprintable() else "?" for sign in problem))
 
 
-def read_captions(folder: Path, clips: list[Path]) -> list[Words]:
-    """The words of each clip, empty where there are none; `captions.jsonl` wins over `clip.txt`.
+@dataclass
+class Captions:
+    """What is said about the clips of a listing, in its order."""
 
-    Lines for files that are not there are counted in one warning. Raises UserError, naming the line, when one is not of
-    the form above or names a file outside `folder`: such a table is not what it seems.
+    wordings: Packed[list[str]]  # empty where nothing is said
+    attributes: Packed[dict]
+    unusable: Problems  # lines and texts that cannot be used
+    missing: Problems  # names of clips that are not there
+
+
+class _Unusable(ValueError):
+    """Why a line is passed over."""
+
+
+Row = tuple[str, list[str], dict]  # file, wordings, attributes
+
+
+def read_captions(listing: Listing) -> Captions:
+    """The captions of all clips: of the tables first, and for clips that these do not mention, of their `clip.txt`.
+
+    What several lines say about a clip are several wordings of it. What cannot be used is told in one warning for all.
     """
-    said = {path.relative_to(folder).as_posix(): Words() for path in clips}
-    missing = []
-    for table in sorted(folder.rglob(TABLE)):
-        for number, line in enumerate(_read_text(table).split("\n"), start=1):
-            if not line.strip():
-                continue
-            name, wordings, attributes = _read_line(line, f"{table} line {number}", table.parent.relative_to(folder))
-            if name in said:
-                said[name].wordings += wordings
-                said[name].attributes |= attributes
-            else:
-                missing.append(name)
-    if missing:
-        logger.warning("%s: %d captions are for files that are not there, such as %s", folder, len(missing), missing[0])
-    for path, words in zip(clips, said.values(), strict=True):
-        beside = path.with_suffix(".txt")
-        if not words.wordings and beside.is_file():
-            words.wordings = [" ".join(_read_text(beside).split())]
-    return list(said.values())
+    said: dict[str, tuple[list[str], dict]] = {}
+    unusable, missing = Problems(), Problems()
+    if listing.tables:
+        known = set(listing.names)
+        for table in listing.tables:
+            for name, wordings, attributes in _read_table(listing.folder, table, unusable):
+                if name not in known:
+                    missing.add(name)
+                    continue
+                words, more = said.setdefault(name, ([], {}))
+                words += [wording for wording in wordings if wording not in words]
+                more |= attributes
+    columns = list(_columns(listing, said, unusable)) if said or listing.texts else [(b"", b"")] * len(listing.names)
+    if missing.count:
+        text = "%s: %d captions are for files that are not there, such as %s"
+        logger.warning(text, listing.folder, missing.count, missing.named[0])
+    if unusable.count:
+        text = "%s: %d captions cannot be used and are left out, such as %s"
+        logger.warning(text, listing.folder, unusable.count, unusable.named[0])
+    wordings, attributes = (
+        Packed((column[k] for column in columns), unpack) for k, unpack in enumerate((_list, _dict))
+    )
+    return Captions(wordings, attributes, unusable, missing)
 
 
 def swap_left_right(caption: str) -> str:
@@ -66,26 +103,121 @@ def swap_left_right(caption: str) -> str:
     return re.sub(r"\b(left|right)(?=(most|wards?|hand(ed)?)?\b)", other, caption, flags=re.IGNORECASE)
 
 
-def _read_line(line: str, where: str, place: Path) -> tuple[str, list[str], dict]:
-    """(path of the clip from the root, wordings, attributes) of one line of a table that lies in `place`."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where} is not JSON ({error}); {EXPECTED}") from None
-    if not isinstance(row, dict) or not isinstance(row.get("file"), str):
-        raise UserError(f"{where} names no file; {EXPECTED}")
-    caption = row.get("caption", [])
-    wordings = [caption] if isinstance(caption, str) else caption
-    if not isinstance(wordings, list) or not all(isinstance(wording, str) for wording in wordings):
-        raise UserError(f"{where} has the caption {caption!r}; {EXPECTED} or a list of strings")
-    name = posixpath.normpath(posixpath.join(place.as_posix(), row["file"]))
-    if posixpath.isabs(name) or name.split("/")[0] == "..":
-        raise UserError(f"{where} names {row['file']}, which is outside the folder; name files from the table's folder")
-    return name, wordings, {key: value for key, value in row.items() if key not in ("file", "caption")}
+def _columns(listing: Listing, said: dict, unusable: Problems) -> Iterator[tuple[bytes, bytes]]:
+    """Wordings and attributes of each clip as JSON, nothing where there are none."""
+    for name in listing.names:
+        words, attributes = said.get(name, ([], {}))
+        if not words and listing.texts:
+            words = _beside(listing.folder, posixpath.splitext(name)[0] + ".txt", unusable)
+        yield tuple(json.dumps(part).encode() if part else b"" for part in (words, attributes))
 
 
-def _read_text(path: Path) -> str:
+def _list(item: bytes) -> list[str]:
+    return json.loads(item) if item else []
+
+
+def _dict(item: bytes) -> dict:
+    return json.loads(item) if item else {}
+
+
+def _read_table(folder: Path, table: str, unusable: Problems) -> Iterator[Row]:
+    """The usable rows of a table, their files named from `folder`."""
+    place = posixpath.dirname(table)
+    rows = _json_lines if table.endswith(".jsonl") else _csv_lines
     try:
-        return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the captions in {path} ({error}); expected a text file in UTF-8") from None
+        with open(_inside(folder, table), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            for number, row in rows(file):
+                try:
+                    if isinstance(row, _Unusable):
+                        raise row
+                    yield _check(*row, place)
+                except _Unusable as problem:
+                    unusable.add(f"{folder / table} line {number} {problem}")
+    except (OSError, _Unusable) as problem:
+        unusable.add(f"{folder / table} {getattr(problem, 'strerror', None) or problem}")
+
+
+def _json_lines(file: Iterator[str]) -> Iterator[tuple[int, Row | _Unusable]]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, _Unusable(f"is not JSON ({error}); {EXPECTED}")
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("file"), str):
+            yield number, _Unusable(f"names no file; {EXPECTED}")
+            continue
+        caption = row.get("caption", [])
+        wordings = [caption] if isinstance(caption, str) else caption
+        if isinstance(wordings, list) and all(isinstance(wording, str) for wording in wordings):
+            more = {key: value for key, value in row.items() if key not in ("file", "caption")}
+            yield number, (row["file"], wordings, more)
+        else:
+            yield number, _Unusable(f"has the caption {str(caption)[:40]!r}; {EXPECTED} or a list of strings")
+
+
+def _csv_lines(file: Iterator[str]) -> Iterator[tuple[int, Row | _Unusable]]:
+    head = next(file, "")
+    delimiter = max(",;\t", key=head.count)  # of equally frequent ones the comma
+    titles = [title.strip().lower() for title in next(csv.reader([head], delimiter=delimiter), [])]
+    columns = [next((titles.index(name) for name in names if name in titles), None) for names in (FILE, CAPTION)]
+    if None in columns:
+        found = ", ".join(titles)[:80] or "nothing"
+        raise _Unusable(f"has the columns {found}; expected file or path, and caption or text")
+    file_at, caption_at = columns
+    rows = csv.reader(file, delimiter=delimiter)
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            yield rows.line_num + 1, _Unusable(f"is not CSV ({error})")
+            continue
+        if row is None:
+            return
+        if len(row) == len(titles):
+            more = {titles[i]: value for i, value in enumerate(row) if i not in columns and value}
+            yield rows.line_num + 1, (row[file_at], [row[caption_at]], more)
+        elif row:
+            yield rows.line_num + 1, _Unusable(f"has {len(row)} columns, not the {len(titles)} of the first line")
+
+
+def _check(name: str, wordings: list[str], attributes: dict, place: str) -> Row:
+    """A row with its file named from the root of the clips. Raises _Unusable for names outside and broken text."""
+    try:
+        json.dumps([name, wordings, attributes], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _Unusable("is not text in UTF-8") from None
+    except RecursionError:
+        raise _Unusable("is nested too deeply") from None
+    path = posixpath.normpath(posixpath.join(place, name))
+    if not name or posixpath.isabs(path) or path.split("/")[0] == "..":
+        raise _Unusable(f"names {name[:80]!r}, which is outside the folder; name files from the table's folder")
+    return path, [text for wording in wordings if (text := wording.strip())], attributes
+
+
+def _beside(folder: Path, name: str, unusable: Problems) -> list[str]:
+    """The caption in a `clip.txt`, if it is there."""
+    if not os.path.isfile(folder / name):
+        return []
+    try:
+        path = _inside(folder, name)
+        if (size := path.stat().st_size) > MAX_TEXT_BYTES:
+            raise _Unusable(f"has {size:,} bytes, more than the {MAX_TEXT_BYTES:,} of a caption")
+        text = " ".join(path.read_text("utf-8-sig").split())
+    except UnicodeDecodeError:
+        unusable.add(f"{folder / name} is not text in UTF-8")
+        return []
+    except (OSError, _Unusable) as problem:
+        unusable.add(f"{folder / name} {getattr(problem, 'strerror', None) or problem}")
+        return []
+    return [text] if text else []
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file's path, unless it is a link that leads out of the folder."""
+    path = folder / name
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise _Unusable("is a link that leads out of the folder")
+    return path

@@ -1,7 +1,8 @@
 """A folder of your own clips as training data: GIF, MP4, WebP and npz files, with captions or without."""
 
+import copy
+import hashlib
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch.utils.data import Dataset
 from minivdm.data.caption_files import read_captions, swap_left_right
 from minivdm.data.fit import fit_frame
 from minivdm.data.io import EXTENSIONS, from_uint8, read_video
+from minivdm.data.listing import list_folder
+from minivdm.data.packed import Chosen
 from minivdm.errors import UserError
 from minivdm.seeds import generator_for
 
@@ -23,7 +26,8 @@ class VideoFolder(Dataset):
     """All clips of a folder and its subfolders, in the order of their paths, brought to one size and length.
 
     folder: searched for files with these `extensions`; hidden files and folders are passed over. Captions come from
-        `captions.jsonl` or `clip.txt` beside `clip.gif` (see `caption_files`), and are "" where there are none.
+        `captions.jsonl`, `captions.csv`, `metadata.csv` or `clip.txt` beside `clip.gif` (see `caption_files`), and are
+        "" where there are none.
     size: pixels, a number or (height, width). A clip is scaled, with antialiasing, until it just covers this, then the
         centre is cut out.
     frames, fit: the length, and how a clip of another length is brought to it; see `choose_frames`.
@@ -39,7 +43,9 @@ class VideoFolder(Dataset):
         path     str
 
     A file that cannot be read is named in one warning and in `bad_files` (name -> what is wrong), and the next clip
-    that can be read takes its place. `attributes[i]` holds the further keys of clip i in `captions.jsonl`.
+    that can be read takes its place. `paths[i]`, `wordings[i]` and `attributes[i]` are where clip i lies, all that can
+    be said of it, and the further keys of its line in `captions.jsonl`. Only names and captions are held in memory, and
+    these packed: the clips may be far more than fit into it.
     Raises UserError for impossible arguments and for a folder in which there is no readable clip.
     """
 
@@ -61,10 +67,12 @@ class VideoFolder(Dataset):
             raise UserError(f"fit {fit!r} is not known; expected one of {', '.join(FITS)}")
         self.folder, self.size, self.frames = Path(folder).expanduser(), (height, width), frames
         self.fit, self.flip, self.seed = fit, flip, seed
-        self.paths = list_clips(self.folder, extensions)
-        words = read_captions(self.folder, self.paths)
-        self.wordings = [word.wordings for word in words]
-        self.attributes = [word.attributes for word in words]
+        listing = list_folder(self.folder, extensions)
+        captions = read_captions(listing)
+        self.names: Sequence[str] = listing.names
+        self.paths: Sequence[Path] = listing.paths
+        self.wordings: Sequence[list[str]] = captions.wordings
+        self.attributes: Sequence[dict] = captions.attributes
         self.bad_files: dict[str, str] = {}
         self.cache_bytes = cache_bytes
         self._cache: dict[int, tuple[Tensor, float]] = {}
@@ -80,12 +88,13 @@ class VideoFolder(Dataset):
             raise IndexError(f"clip {index} of {len(self)}")
         flipped, generator = self._view(index, epoch)
         index, stored, fps = self._decode_next_good(index)
-        wording = int(torch.randint(max(1, len(self.wordings[index])), (), generator=generator))
+        wordings = self.wordings[index]
+        wording = int(torch.randint(max(1, len(wordings)), (), generator=generator))
         chosen = choose_frames(len(stored), self.frames, self.fit, generator)
         if self.fit == "stride" and self.frames > 1 and len(stored) > 1:
             fps *= (self.frames - 1) / (len(stored) - 1)  # the same time, told in fewer or more frames
         video = from_uint8(stored[chosen])
-        caption = self.wordings[index][wording] if self.wordings[index] else ""
+        caption = wordings[wording] if wordings else ""
         return {
             "video": video.flip(-1) if flipped else video,
             "caption": swap_left_right(caption) if flipped else caption,
@@ -93,19 +102,31 @@ class VideoFolder(Dataset):
             "path": str(self.paths[index]),
         }
 
+    def narrowed(self, members: Sequence[int], size: tuple[int, int], frames: int, cache_bytes: int) -> "VideoFolder":
+        """The clips with these numbers alone, in another size and length."""
+        some = copy.copy(self)
+        some.size, some.frames, some.cache_bytes = size, frames, cache_bytes
+        for name in ("names", "paths", "wordings", "attributes"):
+            setattr(some, name, Chosen(getattr(self, name), members))
+        some.bad_files, some._cache, some._cached_bytes = {}, {}, 0
+        return some
+
     def identity(self) -> tuple:
         """What decides every pixel of epoch 0: equal identities are equal clips, unless a file keeps size and date."""
-        files = [(path.relative_to(self.folder).as_posix(), path.stat()) for path in self.paths]
-        dated = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
-        return "folder", dated, self.size, self.frames, self.fit, self.flip, self.seed
+        dated = hashlib.sha256()
+        for name, path in zip(self.names, self.paths, strict=True):
+            stat = path.stat()
+            dated.update(repr((name, stat.st_size, stat.st_mtime_ns)).encode())
+        return "folder", dated.hexdigest(), self.size, self.frames, self.fit, self.flip, self.seed
 
     def caption(self, index: int, epoch: int = 0) -> str:
         """The wording that an epoch has for clip `index` as epoch 0 shows it: whoever keeps clips, keeps one view."""
-        if not self.wordings[index]:
+        wordings = self.wordings[index]
+        if not wordings:
             return ""
         flipped, _ = self._view(index, 0)
         _, generator = self._view(index, epoch)
-        wording = self.wordings[index][int(torch.randint(len(self.wordings[index]), (), generator=generator))]
+        wording = wordings[int(torch.randint(len(wordings), (), generator=generator))]
         return swap_left_right(wording) if flipped else wording
 
     def _view(self, index: int, epoch: int) -> tuple[bool, torch.Generator]:
@@ -119,8 +140,9 @@ class VideoFolder(Dataset):
 
     def captions(self) -> list[str]:
         """Every wording that any epoch can show: the first wording of each clip, then all others. None is empty."""
-        first = [wordings[0] for wordings in self.wordings if wordings]
-        every = first + [wording for wordings in self.wordings for wording in wordings[1:]]
+        unpacked = list(self.wordings)
+        first = [wordings[0] for wordings in unpacked if wordings]
+        every = first + [wording for wordings in unpacked for wording in wordings[1:]]
         return every + [swap_left_right(wording) for wording in every] if self.flip else every
 
     def _decode_next_good(self, asked: int) -> tuple[int, Tensor, float]:
@@ -128,7 +150,7 @@ class VideoFolder(Dataset):
         found: dict[str, str] = {}  # what is wrong with files that nobody had tried before
         for step in range(len(self)):
             index = (asked + step) % len(self)
-            name = self.paths[index].relative_to(self.folder).as_posix()
+            name = self.names[index]
             if name in self.bad_files:
                 continue
             try:
@@ -174,22 +196,3 @@ def choose_frames(stored: int, wanted: int, fit: str, generator: torch.Generator
         start = int(torch.randint(stored - wanted + 1, (), generator=generator))
     places = range(start, start + wanted)
     return [place % stored if fit == "loop" else min(place, stored - 1) for place in places]
-
-
-def list_clips(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> list[Path]:
-    """The clips in a folder and its subfolders, sorted by path. Raises UserError when there are none."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is {'a file' if folder.exists() else 'not there'}; expected a folder of clips")
-    endings = {"." + extension.lower().lstrip(".") for extension in extensions}
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    seen = sorted((name for name in names if not any(part.startswith(".") for part in name.parts)), key=Path.as_posix)
-    clips = [folder / name for name in seen if name.suffix.lower() in endings]
-    if not clips:
-        counts = Counter(name.suffix or "without ending" for name in seen)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        raise UserError(
-            f"no clips in {folder}: found {kinds or 'nothing'}, expected {' '.join(sorted(endings))}; "
-            "put clips there, or make some with: minivdm data fireworks --out DIR"
-        )
-    return clips

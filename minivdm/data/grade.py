@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from minivdm.data.folder import list_clips
 from minivdm.data.io import from_uint8, read_video
 from minivdm.data.judge import judge
+from minivdm.data.listing import list_clips
 from minivdm.errors import UserError
 
 
