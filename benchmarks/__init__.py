@@ -1,0 +1,1 @@
+"""minivdm beside the projects that it follows: `make bench`, or `python -m benchmarks --help`."""

@@ -1,0 +1,82 @@
+"""A folder of GIFs as training batches, against video-diffusion-pytorch's Dataset: read anew, and once it was read."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from benchmarks.peers import VIDEO_DIFFUSION, video_diffusion
+from benchmarks.work import Run, Work, relative
+from minivdm.data.folder import VideoFolder
+from minivdm.data.write_dataset import write_fireworks
+from minivdm.training.tasks import collate
+
+
+@dataclass(frozen=True)
+class Batches(Work):
+    """All clips of a folder once, in batches of 8, in [-1, 1].
+
+    stored, size: pixels of the files and of the batches. warm: the folder has been read before.
+    """
+
+    peer: str = VIDEO_DIFFUSION
+    clips: int = 32
+    frames: int = 10
+    stored: int = 64
+    size: int = 64
+    warm: bool = False
+
+    def ours(self) -> Run:
+        make = functools.partial(VideoFolder, fireworks(self.clips, self.frames, self.stored), self.size, self.frames)
+        return self._run(make, lambda dataset: DataLoader(dataset, 8, collate_fn=collate), lambda batch: batch["video"])
+
+    def theirs(self) -> Run:
+        theirs, folder = video_diffusion(), fireworks(self.clips, self.frames, self.stored)
+
+        def make():
+            dataset = theirs.Dataset(folder, self.size, num_frames=self.frames)
+            dataset.paths.sort()  # it takes the order of the file system
+            return dataset
+
+        return self._run(make, lambda dataset: DataLoader(dataset, 8), theirs.normalize_img)
+
+    def _run(self, make, load, video) -> Run:
+        once = functools.cache(make)
+
+        def run() -> Tensor:
+            batches = [video(batch) for batch in load(once() if self.warm else make())]
+            return torch.cat(batches)
+
+        return run
+
+    def difference(self, ours: Run, theirs: Run) -> float:
+        """Largest, of 255 grey levels: both round pixels to bytes when they resize."""
+        return relative(ours(), theirs()) if self.stored == self.size else (ours() - theirs()).abs().mean().item()
+
+    def remark(self) -> str:
+        return "" if self.stored == self.size else "difference: the mean over all pixels, as the two resize differently"
+
+
+@functools.cache
+def fireworks(clips: int, frames: int, size: int) -> str:
+    """A folder of rendered GIFs, gone when the process ends."""
+    folder = tempfile.mkdtemp(prefix="minivdm-bench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(write_fireworks(folder, clips, level="scene", frames=frames, size=size))
+
+
+def works(tiny: bool) -> list[Work]:
+    """The rows."""
+    sizes = {"clips": 2, "frames": 3, "stored": 16, "size": 16} if tiny else {}
+    rows = [
+        Batches("gif-cold", "32 GIFs of 10×64×64 -> batches, decoded anew", time=0.5, **sizes),
+        Batches("gif-warm", "the same, decoded before", time=0.05, warm=True, **sizes),
+    ]
+    if not tiny:
+        rows += [Batches("gif-resize", "32 GIFs of 10×128×128 -> batches of 64×64, decoded anew", time=0.5, stored=128)]
+    return rows

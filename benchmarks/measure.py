@@ -1,0 +1,128 @@
+"""Time and memory of a `Work`, each in a fresh process in which nothing has run before.
+
+The processes are forked from a server that has imported everything, so that starting one costs nothing.
+"""
+
+import gc
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.work import Run, Work
+from minivdm.memory import watch_memory
+
+
+@dataclass
+class Times:
+    """Seconds of every repetition, by the clock and of the processor (of all threads together)."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def add(self, run: Run) -> None:
+        start, start_cpu = time.perf_counter(), time.process_time()
+        run()
+        self.wall.append(time.perf_counter() - start)
+        self.cpu.append(time.process_time() - start_cpu)
+
+
+@dataclass
+class Compared:
+    """What became of one row. `theirs` and what belongs to it is empty where there is no peer.
+
+    difference: of the outputs, relative to the largest. flops: of one run, multiplications and additions.
+    """
+
+    ours: Times
+    theirs: Times
+    difference: float = 0.0
+    our_flops: float = 0.0
+    their_flops: float = 0.0
+    remark: str = ""
+
+    def ratio(self, clock: str, factor: float = 1.0) -> float:
+        """Our median over theirs."""
+        return median(getattr(self.ours, clock)) / (factor * median(getattr(self.theirs, clock)))
+
+
+def in_fresh_process(function: Callable, *arguments: Any) -> Any:
+    """The function's result, from a process made for this call; it and the arguments must be picklable."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.rows"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def compare(work: Work, repeats: int, threads: int, alone: bool) -> Compared:
+    """Both sides `repeats` times, in turns, after their outputs have been compared; only ours if `alone`."""
+    torch.set_num_threads(threads)
+    if alone:
+        ours, theirs = work.ours(), None
+        ours()
+        result = Compared(Times(), Times())
+    else:
+        ours, theirs = work.pair()
+        result = Compared(Times(), Times(), work.difference(ours, theirs))
+    for number in range(repeats):
+        turns = [(result.ours, ours), (result.theirs, theirs)]
+        for times, run in turns if number % 2 else reversed(turns):
+            if run is not None:
+                gc.collect()
+                times.add(run)
+    if work.training:
+        result.our_flops = count_flops(ours)
+        result.their_flops = count_flops(theirs) if theirs else 0.0
+    result.remark = work.remark()
+    return result
+
+
+def count_flops(run: Run) -> float:
+    """Of the matrix products and convolutions of one run."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def peak_memory(work: Work, side: str, threads: int) -> int:
+    """Bytes above what the loaded model takes. In training that is gradients, the optimizer and activations."""
+    torch.set_num_threads(threads)
+    run = getattr(work, side)()
+    gc.collect()
+    with watch_memory() as seen:
+        for _ in range(2 if work.training else 1):
+            run()
+    return seen.peak
+
+
+def matmul_rate(threads: int, size: int = 1024, seconds: float = 1.5) -> float:
+    """Floating-point operations per second that this machine really reaches: the median over many products."""
+    torch.set_num_threads(threads)
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    times, end = Times(), time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times.wall) < 5:
+        times.add(lambda: a @ b)
+    return 2 * size**3 / median(times.wall)
+
+
+def profile(work: Work, side: str, threads: int, rows: int = 25) -> str:
+    """Where the time of a run goes, operator by operator."""
+    torch.set_num_threads(threads)
+    run = getattr(work, side)()
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        run()
+    return seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows, max_name_column_width=45)
+
+
+def children_peak() -> int:
+    """Bytes of the largest process that this one has started and waited for."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
