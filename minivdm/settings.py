@@ -77,6 +77,7 @@ class VaeLossConfig:
     images: float  # temporal_vae: share of batches that are single pictures; the others have any length from 2 on
     vae2d: str | None  # temporal_vae: the 2D VAE below, a run folder, a folder with weights, or "toy"
     init: str | None  # weights to begin with, of the same size or smaller: "toy", a run of the same task, or a folder
+    decoder_only: bool  # keep the encoder as it is: the latents stay those that a denoiser has learnt
     critic: Literal["hinge", "vanilla", "wgan"] | None
     critic_weight: float  # times the adaptive weight
     critic_penalty: float  # weight of the gradient penalty

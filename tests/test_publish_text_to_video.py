@@ -2,14 +2,17 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from tiny_runs import tiny_config, train
 
+from minivdm.config import load_preset
 from minivdm.data.captions import caption, parse_caption
 from minivdm.data.judge import prompt_accuracy
+from minivdm.errors import UserError
 from minivdm.pipelines import TextToVideoPipeline
 from minivdm.training.checkpoint import list_checkpoints, read_tensors
 from minivdm.training.compare_encoders import _of_two
@@ -150,6 +153,38 @@ def test_the_card_says_what_was_measured(published):
         assert rows[name][1:3] == [str(kind["films"]), f"{kind['joint']:.1%}"]
         assert rows[name][-2:] == [f"{results['reconstructed'][name]['joint']:.1%}", f"{kind['chance']['joint']:.2%}"]
         assert len(rows[name]) == len(rows["films"]), "a column is missing or too many"
+
+
+def test_a_model_that_began_as_another_says_so_and_may_take_a_decoder_that_went_on(tmp_path):
+    tiny = {"data__clips": 2, "data__size": 16, "vae2d__ch": 8, "temporal_vae__filters": 8, "training__steps": 2}
+    tiny |= {"training__batch_size": 2, "vae_loss__init": None}
+    begin = {name: str(tmp_path / name) for name in ("vae2d", "temporal", "other", "longer", "before", "run")}
+
+    def of_64(task, run, **more):
+        settings = {name.replace("__", "."): value for name, value in (tiny | more).items()}
+        return train(load_preset("toy_64", settings, task=task), Path(begin[run]))
+
+    of_64("vae2d", "vae2d")
+    of_64("temporal_vae", "temporal", vae_loss__vae2d=begin["vae2d"])
+    of_64("temporal_vae", "other", vae_loss__vae2d=begin["vae2d"], seed=1)
+    decoder = {"vae_loss__init": begin["temporal"], "vae_loss__decoder_only": True}
+    of_64("temporal_vae", "longer", vae_loss__vae2d=begin["vae2d"], **decoder)
+    flow = {"stdit3__hidden_size": 16, "stdit3__depth": 1, "stdit3__num_heads": 2, "sampling__steps": 1}
+    flow |= {"flow__cache": None, "flow__vae": begin["temporal"], "data__frames": 5}
+    of_64("stdit3", "before", **flow)
+    of_64("stdit3", "run", **flow, flow__init=begin["before"], training__steps=1)
+
+    results = publish(Path(begin["run"]), tmp_path / "out", films=2, drawn=4, vae=Path(begin["longer"]))
+    assert results["steps before"] == 2 and results["steps"] == 1
+    assert not list((tmp_path / "out").rglob("README.md"))
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "trained for 2 steps. 1 steps of 2 clips" in card
+    assert f"come back at {results['psnr']:.1f} dB" in card and "minivdm train vae2d --preset toy_64" in card
+    shipped = TextToVideoPipeline.from_pretrained(tmp_path / "out").vae.temporal.decoder.conv_out.conv.weight
+    averages = read_tensors(list_checkpoints(Path(begin["longer"]))[-1] / "ema.safetensors")
+    assert torch.equal(shipped, averages["vae.decoder.conv_out.conv.weight"].half().float())
+    with pytest.raises(UserError, match="other makes other latents than the denoiser knows"):
+        publish(Path(begin["run"]), tmp_path / "no", films=2, drawn=4, vae=Path(begin["other"]))
 
 
 def test_the_grades_are_those_of_the_weights_that_were_written(published):

@@ -122,6 +122,20 @@ def test_the_2d_vae_stays_as_it_was_while_time_is_learnt(tmp_path, pictures):
     assert not any("2d" in name for name in run_weights(tmp_path / "run")), "its weights do not belong into this run"
 
 
+@pytest.mark.parametrize("task", ["vae2d", "temporal_vae"])
+def test_a_decoder_can_go_on_alone_from_another_run(tmp_path, pictures, task):
+    plain = {"vae_loss__critic": None, "vae_loss__perceptual": 0.0, "training__steps": 2}
+    _train(task, tmp_path / "first", pictures, **plain)
+    more = {"vae_loss__init": str(tmp_path / "first"), "vae_loss__decoder_only": True}
+    _train(task, tmp_path / "more", pictures, **plain, **more)
+    # averages in, averages out: both runs tell what they would be used as
+    first, last = (read_tensors(list_checkpoints(tmp_path / run)[-1] / "ema.safetensors") for run in ("first", "more"))
+    changed = {name for name in first if not torch.equal(first[name], last[name])}
+    kept = {name for name in first if name.startswith(("vae.encoder.", "vae.quant_conv."))}
+    assert kept and changed and not changed & kept
+    assert changed | kept >= {name for name in first if name.startswith("vae.")}, "all of the decoder learns"
+
+
 def test_batches_have_one_frame_or_any_number_of_them(pictures):
     task = make_task(_config("temporal_vae", pictures, vae_loss__images=0.25))
     lengths = [task._length(7, torch.Generator().manual_seed(seed)) for seed in range(2000)]

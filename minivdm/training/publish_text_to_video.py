@@ -19,28 +19,38 @@ from torch import Tensor
 from minivdm.config import load_config
 from minivdm.data.io import write_video
 from minivdm.data.scenes import Scene
+from minivdm.errors import UserError
 from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.pipelines.trained import trained_weights
 from minivdm.training.checkpoint import load_newest
 from minivdm.training.evaluate_text_to_video import draw, graded, realism, reconstructed, rendered, unseen_prompts
+from minivdm.training.parts import find_video_vae
 from minivdm.training.tasks import tile
 from minivdm.training.text_to_video_card import SHOWN, card
 from minivdm.vae.metrics import psnr
+from minivdm.vae.video import VideoAutoencoder
 from minivdm.viz import contact_sheet
 
 LEVEL = "scene"
 
 
-def publish(run: Path, out: Path, films: int = 300, drawn: int = 1000, machine: str = "") -> dict[str, Any]:
+def publish(
+    run: Path, out: Path, films: int = 300, drawn: int = 1000, machine: str = "", vae: Path | None = None
+) -> dict[str, Any]:
     """Export the newest checkpoint of `run` to `out`, grade `films` films of the test split, write the card.
 
     Where `run` began as another run (`flow.init`), that one has to be there still: the card tells its steps.
+    vae: a run of `minivdm train temporal_vae` whose decoders went on learning from those of `run`
+        (`vae_loss.decoder_only`), to take instead. UserError when its latents are others.
     drawn: how many films the distance of Fréchet is measured on; the graded ones are among them.
     """
     folder, _ = trained_weights(run)
     config = load_config(folder / "config.yaml")
     shipped = [part for part in ("text", "vae") if getattr(config.flow, part) == "toy"]
-    TextToVideoPipeline.from_pretrained(run).save_pretrained(out, shipped=shipped, dtype=torch.float16)
+    pipeline = TextToVideoPipeline.from_pretrained(run)
+    if vae is not None:
+        pipeline.vae = _same_latents(pipeline.vae, find_video_vae(str(vae)), vae)
+    pipeline.save_pretrained(out, shipped=shipped, dtype=torch.float16)
     for page in out.rglob("README.md"):  # huggingface_hub writes some that say nothing
         page.unlink()
     for source in (folder / "config.yaml", run / "loss.png", run / "metrics.jsonl"):
@@ -69,6 +79,17 @@ def publish(run: Path, out: Path, films: int = 300, drawn: int = 1000, machine: 
     (out / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (out / "MODEL_CARD.md").write_text(card(config, results, machine), encoding="utf-8")
     return results
+
+
+def _same_latents(old: VideoAutoencoder, new: VideoAutoencoder, source: Path) -> VideoAutoencoder:
+    """`new`, if its encoders are those of `old`."""
+    weights = new.state_dict()
+    for name, weight in old.state_dict().items():
+        if "decoder." not in name and "post_quant_conv." not in name and not torch.equal(weight, weights[name]):
+            raise UserError(
+                f"{source} makes other latents than the denoiser knows: {name} differs; train it decoder_only"
+            )
+    return new
 
 
 def _seconds(pipeline: TextToVideoPipeline) -> dict[str, float]:
@@ -107,7 +128,8 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--films", type=int, default=300, help="films that are graded")
     parser.add_argument("--drawn", type=int, default=1000, help="films for the Fréchet distance")
+    parser.add_argument("--vae", type=Path, help="run of a temporal VAE whose decoder went on learning")
     parser.add_argument("--machine", default="", help="a sentence for the card: where it was trained and for how long")
     options = parser.parse_args()
-    found = publish(options.run, options.out, options.films, options.drawn, options.machine)
+    found = publish(options.run, options.out, options.films, options.drawn, options.machine, options.vae)
     print(json.dumps(found["drawn"], indent=1))

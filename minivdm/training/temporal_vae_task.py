@@ -103,6 +103,7 @@ class TemporalVaeTask(VaeTask):
             self.model = TemporalTrainee(TemporalVAE(config.temporal_vae), self.vae2d, config.vae_loss)
         if (init := config.vae_loss.init) is not None:
             load_or_grow(self.model.vae, find_temporal_vae(init).state_dict(), init)
+        self._keep_encoder()
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Mean loss of the beginnings of the clips; how many frames, and all noise, come from the clips' seeds."""

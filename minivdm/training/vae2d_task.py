@@ -77,6 +77,7 @@ class Vae2dTask(VaeTask):
             self.model = Vae2dTrainee(AutoEncoder2D(config.vae2d), config.vae_loss)
         if (init := config.vae_loss.init) is not None:
             load_or_grow(self.model.vae, find_vae2d(init).state_dict(), init)
+        self._keep_encoder()
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Mean loss of some pictures of each clip; which ones, and all noise, come from the clips' seeds."""

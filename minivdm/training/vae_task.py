@@ -17,6 +17,12 @@ class VaeTask(FilmTask):
     def __init__(self) -> None:
         self.numbers: dict[str, float] = {}  # of the last batch
 
+    def _keep_encoder(self) -> None:
+        """With `vae_loss.decoder_only`: what stands before the latent does not learn."""
+        if self.config.vae_loss.decoder_only:
+            for name, weight in self.model.vae.named_parameters():
+                weight.requires_grad_(not name.startswith(("encoder.", "quant_conv.")))
+
     def alarm(self) -> str | None:
         """What has gone wrong between VAE and critic, or None."""
         return self.model.adversary.switch.alarm() if self.model.adversary is not None else None
