@@ -150,7 +150,7 @@ LINES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     lines=st.lists(LINES, max_size=6),
     head=st.sampled_from([b"", b"file,caption\n", b"path;text;x\n", b'"file,caption\n']),
@@ -169,7 +169,7 @@ def test_whatever_a_table_holds_clips_have_texts_and_nothing_is_fatal(tmp_path_f
     assert all(problem.isprintable() for problem in captions.unusable.named)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(captions=st.dictionaries(st.sampled_from("abcdef"), st.lists(st.text(st.characters(codec="utf-8"))), max_size=6))
 def test_what_is_written_is_read(tmp_path_factory, captions):
     folder = folder_of(tmp_path_factory.mktemp("clips"), *(f"{name}.gif" for name in "abcdef"))

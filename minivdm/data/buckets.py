@@ -14,7 +14,7 @@ from the tables of `aspect`. Where a clip goes, in plain words:
 5. A clip for which there is no length, or no resolution small enough, is left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,24 +81,25 @@ class Buckets:
         return sum(len(lengths) * len(self.tables[name][1]) for name, lengths in self.lengths.items())
 
     def find(
-        self, frames: int, height: int, width: int, interval: int = 1, generator: torch.Generator | None = None
+        self, frames: int, height: int, width: int, interval: int = 1, luck: Callable[[], torch.Generator] | None = None
     ) -> Bucket | None:
         """The bucket of a clip of so many frames and pixels, or None where it is left out.
 
-        interval: only every so manieth frame is used. generator: decides where `keep` and `skip` leave it to chance;
-        needed only where they do.
+        interval: only every so manieth frame is used. luck: makes the generator that decides where `keep` and `skip`
+        leave it to chance; called only where they do.
         """
+        chance = Chance(luck)
         for name, lengths in self.lengths.items():
             pixels, sizes = self.tables[name]
             if height * width < FILL * pixels:
                 continue
-            config = self._length(lengths, frames, interval, generator)
-            if config is not None and _chance(config.keep, generator):
+            config = self._length(lengths, frames, interval, chance)
+            if config is not None and chance(config.keep):
                 return Bucket(name, config.frames, closest_ratio(height, width, sizes))
         return None
 
     def _length(
-        self, lengths: Sequence[BucketConfig], frames: int, interval: int, generator: torch.Generator | None
+        self, lengths: Sequence[BucketConfig], frames: int, interval: int, chance: "Chance"
     ) -> BucketConfig | None:
         used = frames if self.longer else frames // interval
         for config in lengths:
@@ -106,7 +107,7 @@ class Buckets:
                 fits = config.frames == used == 1
             else:
                 fits = frames > config.frames * interval if self.longer else used >= config.frames
-            if fits and not _chance(config.skip, generator):
+            if fits and not chance(config.skip):
                 return config
         return None
 
@@ -159,7 +160,17 @@ def closest_smaller(value: int, steps: Sequence[int]) -> int:
     return max([step for step in steps if step <= value], default=steps[0])
 
 
-def _chance(share: float, generator: torch.Generator | None) -> bool:
-    if share in (0, 1):  # nothing is drawn: the luck of other clips and the need for a generator do not depend on it
-        return share == 1
-    return bool(torch.rand((), generator=generator) < share)
+class Chance:
+    """Yes or no, with a probability. Certain answers draw nothing, and need no generator."""
+
+    def __init__(self, luck: Callable[[], torch.Generator] | None):
+        self._luck, self._generator = luck, None
+
+    def __call__(self, share: float) -> bool:
+        if share in (0, 1):
+            return share == 1
+        if self._generator is None:
+            if self._luck is None:
+                raise UserError(f"a share of {share} leaves a bucket to chance; expected a generator in `luck`")
+            self._generator = self._luck()
+        return bool(torch.rand((), generator=self._generator) < share)

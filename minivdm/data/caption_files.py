@@ -75,7 +75,7 @@ def read_captions(listing: Listing) -> Captions:
                     missing.add(name)
                     continue
                 words, more = said.setdefault(name, ([], {}))
-                words += [wording for wording in wordings if wording not in words]
+                words += [wording for wording in dict.fromkeys(wordings) if wording not in words]
                 more |= attributes
     columns = list(_columns(listing, said, unusable)) if said or listing.texts else [(b"", b"")] * len(listing.names)
     if missing.count:
