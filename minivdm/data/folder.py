@@ -167,7 +167,7 @@ class VideoFolder(Dataset):
 
     def _decode(self, index: int) -> tuple[Tensor, float]:
         if index not in self._cache:
-            clip = read_video(self.paths[index], each_frame=lambda frame: fit_frame(frame, self.size))
+            clip = read_video(self.paths[index], lambda frame: fit_frame(frame, self.size), inside=self.folder)
             decoded = torch.from_numpy(clip.frames), clip.fps
             if self._cached_bytes + clip.frames.nbytes > self.cache_bytes:
                 return decoded

@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from minivdm.data.limits import check_frame_size
+from minivdm.data.limits import check_film_size, check_frame_size
 
 TICK = Fraction(1, 100)  # GIF counts time in hundredths of a second
 UNSPECIFIED_DELAY = 10  # ticks; browsers show a frame this long when the file says 0 or 1
@@ -36,7 +36,7 @@ class Picture:
     height: int
     interlaced: bool
     palette: bytes
-    data: bytes  # LZW code size and sub-blocks, as in the file
+    data: memoryview  # LZW code size and sub-blocks, as in the file
     delay: int = 0  # ticks
     disposal: int = 0  # 0, 1 leave it; 2 clear its rectangle; 3 put back what was there before
     transparent: int | None = None
@@ -128,6 +128,7 @@ def _parse(data: bytes) -> tuple[tuple[int, int], list[Picture]]:
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         raise ValueError(f"no GIF: it starts with {data[:6]!r}")
     pictures: list[Picture] = []
+    pixels, data = 0, memoryview(data)  # whose slices are no copies
     try:
         width, height, flags = struct.unpack_from("<HHB", data, 6)
         global_palette, at = _palette(data, 13, flags)
@@ -147,6 +148,9 @@ def _parse(data: bytes) -> tuple[tuple[int, int], list[Picture]]:
                 palette = palette or global_palette
                 pictures.append(Picture(left, top, w, h, bool(flags & 0x40), palette, data[at:end], **control))
                 control, at = {}, end
+                check_frame_size(w, h)
+                pixels += max(width * height, w * h)  # the canvas is copied, the picture unpacked
+                check_film_size(len(pictures), pixels)
             else:
                 raise ValueError(f"damaged GIF: unknown block {kind:#04x} after {len(pictures)} frames")
         if control and at == len(data):
@@ -155,22 +159,20 @@ def _parse(data: bytes) -> tuple[tuple[int, int], list[Picture]]:
         raise ValueError(f"truncated GIF: it stops after {len(pictures)} whole frames") from None
     if not pictures:
         raise ValueError("GIF without a picture")
-    for picture in pictures:
-        check_frame_size(picture.width, picture.height)
     return (width, height), pictures
 
 
-def _palette(data: bytes, at: int, flags: int) -> tuple[bytes, int]:
+def _palette(data: memoryview, at: int, flags: int) -> tuple[bytes, int]:
     """The colour table at `at` if the flags announce one (else empty), and where it ends."""
     if not flags & 0x80:
         return b"", at
     end = at + 3 * (2 << (flags & 7))
     if end > len(data):
         raise IndexError
-    return data[at:end], end
+    return bytes(data[at:end]), end
 
 
-def _skip_blocks(data: bytes, at: int) -> int:
+def _skip_blocks(data: memoryview, at: int) -> int:
     """Sub-blocks are a length byte and that many bytes, the last one empty. Returns the place after the last."""
     while data[at]:
         at += data[at] + 1
@@ -196,4 +198,4 @@ def _pack(index: np.ndarray) -> bytes:
     image.putpalette(bytes(PALETTE_BYTES))
     buffer = io.BytesIO()
     image.save(buffer, "GIF", optimize=False, interlace=False)
-    return _parse(buffer.getvalue())[1][0].data
+    return bytes(_parse(buffer.getvalue())[1][0].data)

@@ -17,7 +17,7 @@ def grade_folder(folder: Path) -> Iterator[str]:
     legal = total = 0
     for path in list_clips(folder):
         try:
-            video = from_uint8(read_video(path).frames)[None]
+            video = from_uint8(read_video(path, inside=folder).frames)[None]
         except UserError as error:
             yield str(error)
             continue

@@ -6,8 +6,8 @@ Which format to choose: npz and WebP keep every pixel; GIF has 256 colours per f
 small for large clips, and lossy.
 """
 
-import io
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -26,12 +26,18 @@ from torch import Tensor
 from minivdm.data import gif, limits, webp
 from minivdm.data.gif import read_gif, write_gif
 from minivdm.data.mp4 import read_mp4, write_mp4
+from minivdm.data.npz import read_npz, write_npz
 from minivdm.data.webp import read_webp, write_webp
 from minivdm.errors import UserError
 
 EXTENSIONS = ("gif", "mp4", "webp", "npz")
 DEFAULT_FPS = 8.0
-_ENCODERS: dict[str, Callable[[np.ndarray, float], bytes]] = {"gif": write_gif, "mp4": write_mp4, "webp": write_webp}
+_ENCODERS: dict[str, Callable[[np.ndarray, float], bytes]] = {
+    "gif": write_gif,
+    "mp4": write_mp4,
+    "webp": write_webp,
+    "npz": write_npz,
+}
 # What Pillow, FFmpeg, zipfile and NumPy raise, between them, when bytes are damaged.
 _DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, RuntimeError, MemoryError, struct.error, zlib.error)
 _FILE_FAULTS = (*_DAMAGE, av.FFmpegError, zipfile.BadZipFile, Image.DecompressionBombError)
@@ -68,25 +74,32 @@ def from_uint8(frames: np.ndarray | Tensor) -> Tensor:
     return rearrange(frames, "... t h w c -> ... c t h w").contiguous().float() / 127.5 - 1
 
 
-def read_video(path: str | Path, each_frame: Callable[[np.ndarray], np.ndarray] | None = None) -> Video:
+def read_video(
+    path: str | Path, each_frame: Callable[[np.ndarray], np.ndarray] | None = None, inside: Path | None = None
+) -> Video:
     """Read a GIF, MP4, WebP or npz file: every frame it stores, in order, and its frames per second.
 
     The content decides the kind, not the name: many a `.gif` from the web is a WebP. Frames that a file shows for
     different times stay one frame each; `fps` is then the average. `each_frame` is applied to every (H, W, 3) frame as
-    it is read, so that a long film can be made small before it fills the memory.
+    it is read, so that a long film can be made small before it fills the memory. A link is not followed out of the
+    folder `inside`: somebody else's folder of clips does not get at the files around it.
 
-    Raises UserError, one line with the file's name, when the file is missing, damaged, empty or too large.
+    Raises UserError, one line with the file's name, when the file is missing, damaged, empty or beyond `limits`.
     """
     path = Path(path)
-    frames, seconds, pixels = [], Fraction(0), 0
+    frames, seconds, decoded, kept = [], Fraction(0), 0, 0
     try:
+        if inside and path.is_symlink() and not path.resolve().is_relative_to(inside.resolve()):
+            raise ValueError("a link that leads out of the folder; put the clip itself there")
         stored, tick = _open(path)
         for frame, duration in stored:
+            decoded += frame.shape[0] * frame.shape[1]
             frame = each_frame(frame) if each_frame else frame
             frames.append(frame)
             seconds += duration
-            pixels += frame.shape[0] * frame.shape[1]
-            if pixels > limits.MAX_CLIP_PIXELS:
+            limits.check_film_size(len(frames), decoded)
+            kept += frame.shape[0] * frame.shape[1]
+            if kept > limits.MAX_CLIP_PIXELS:
                 raise ValueError(f"more than {limits.MAX_CLIP_PIXELS:,} pixels; cut it, or make it smaller")
         if not frames:
             raise ValueError("no frames")
@@ -112,7 +125,7 @@ def write_video(path: str | Path, video: Tensor | np.ndarray, fps: float = DEFAU
     if not fps > 0:
         raise UserError(f"cannot write {path}: {fps} frames per second; expected a rate above 0")
     try:
-        data = _encode_npz(frames, fps) if kind == "npz" else _ENCODERS[kind](frames, fps)
+        data = _ENCODERS[kind](frames, fps)
     except _FILE_FAULTS as fault:
         raise UserError(f"cannot write {path}: {_one_line(fault)}") from None
     return write_atomically(path, data)
@@ -142,49 +155,24 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
 
 def _open(path: Path) -> tuple[Iterator[tuple[np.ndarray, Fraction]], Fraction]:
     """The frames of a file with the seconds each is shown, and the tick to which its format rounds times (0: exact)."""
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise ValueError("not a file")  # a pipe would keep us waiting; what a folder is, `open` says
     with open(path, "rb") as file:
         head = file.read(12)
     if not head:
         raise ValueError("the file is empty")
+    if status.st_size > limits.MAX_FILE_BYTES:
+        raise ValueError(f"{status.st_size:,} bytes, more than the {limits.MAX_FILE_BYTES:,} allowed")
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-        return read_mp4(path), Fraction(0)
-    if (size := path.stat().st_size) > limits.MAX_FILE_BYTES:
-        raise ValueError(f"{size:,} bytes, more than the {limits.MAX_FILE_BYTES:,} allowed")
+        return read_mp4(path.read_bytes()), Fraction(0)
     if head[:4] == b"GIF8":
         return read_gif(path.read_bytes()), gif.TICK
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return read_webp(path.read_bytes()), webp.TICK
     if head[:2] == b"PK":
-        return _read_npz(path), Fraction(0)
+        return read_npz(path), Fraction(0)
     raise ValueError(f"expected a GIF, MP4, WebP or npz file, but it starts with {head[:8]!r}")
-
-
-def _read_npz(path: Path) -> Iterator[tuple[np.ndarray, Fraction]]:
-    """Our own npz: `frames` (T, H, W, 3) uint8 and `fps`. The shape is checked before anything is unpacked."""
-    with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        try:
-            shape, _, dtype = read_header(member)
-        except Exception as fault:  # the header is a line of Python: whatever its parser raises
-            raise ValueError(f"npz with a damaged header ({type(fault).__name__})") from None
-    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(f"npz with frames {shape} {dtype}; expected (T, H, W, 3) uint8")
-    limits.check_frame_size(shape[2], shape[1])
-    if shape[0] * shape[1] * shape[2] > limits.MAX_CLIP_PIXELS:
-        raise ValueError(f"more than {limits.MAX_CLIP_PIXELS:,} pixels; cut it, or make it smaller")
-    with np.load(path, allow_pickle=False) as arrays:
-        frames, fps = arrays["frames"], float(arrays["fps"]) if "fps" in arrays else DEFAULT_FPS
-    if not 0 < fps < 1e6:
-        raise ValueError(f"npz with fps {fps}; expected a rate above 0")
-    for frame in frames:
-        yield frame, 1 / Fraction(fps)
-
-
-def _encode_npz(frames: np.ndarray, fps: float) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, frames=frames, fps=np.float64(fps))
-    return buffer.getvalue()
 
 
 def _frame_rate(count: int, seconds: Fraction, tick: Fraction) -> float:

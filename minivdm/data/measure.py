@@ -47,7 +47,7 @@ def measure(listing: Listing, cache: Path | None = CACHE) -> Measures:
     rows[found] = known[places[found]]
     new = np.flatnonzero(~found)
     for count, number in enumerate(tqdm(new, desc=f"measuring {len(new)} clips", delay=1, leave=False), start=1):
-        reason = _measure(listing.paths[int(number)], rows[number : number + 1])
+        reason = _measure(listing.folder, listing.names[int(number)], rows[number : number + 1])
         if reason:
             reasons[str(rows["key"][number])] = reason
         if file is not None and (count % EVERY == 0 or count == len(new)):
@@ -57,7 +57,7 @@ def measure(listing: Listing, cache: Path | None = CACHE) -> Measures:
     return Measures(rows, bad)
 
 
-def _measure(path: Path, row: np.ndarray) -> str | None:
+def _measure(folder: Path, name: str, row: np.ndarray) -> str | None:
     """Fill in a row, or say why the clip cannot be read."""
     digest, sizes = hashlib.sha256(), []
 
@@ -67,7 +67,7 @@ def _measure(path: Path, row: np.ndarray) -> str | None:
         return frame[:1, :1]  # the rest need not be kept
 
     try:
-        clip = read_video(path, each_frame=look)
+        clip = read_video(folder / name, each_frame=look, inside=folder)
     except UserError as error:
         return str(error)
     row["frames"], (row["height"], row["width"]), row["fps"] = len(sizes), sizes[0], clip.fps

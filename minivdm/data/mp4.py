@@ -3,30 +3,32 @@
 import io
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 
-from minivdm.data.limits import check_frame_size
+from minivdm.data.limits import MAX_FRAME_PIXELS, check_frame_size
+from minivdm.data.mp4_index import video_tracks
 
 QUALITY = "12"  # x264's constant rate factor: 0 is lossless, 18 looks so, 23 is its default
 
 
-def read_mp4(path: Path) -> Iterator[tuple[np.ndarray, Fraction]]:
+def read_mp4(data: bytes) -> Iterator[tuple[np.ndarray, Fraction]]:
     """Yield (frame (H, W, 3) uint8, seconds it is shown) in the order of display; sound is ignored.
 
     Every stored frame is one frame, whatever time it stays, so the seconds are those of the average rate. A phone's
     rotation mark is obeyed. Raises ValueError, or PyAV's OSError or ValueError, when the file is damaged.
     """
     # The format is named because FFmpeg would else guess from the content: a play-list can name any other file.
-    with av.open(str(path), format="mov") as container:
+    options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # a stream can grow on its way
+    with av.open(video_tracks(data), format="mov", options=options, metadata_errors="replace") as container:
         if not container.streams.video:
             raise ValueError("MP4 without a video stream")
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise ValueError("MP4 with a video codec that FFmpeg does not know")
         check_frame_size(stream.width, stream.height)
+        stream.codec_context.options = options
         rate = stream.average_rate or stream.guessed_rate or Fraction(10)
         for frame in container.decode(stream):
             if frame.is_corrupt:

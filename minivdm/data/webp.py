@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from minivdm.data.gif import even_delays
-from minivdm.data.limits import check_frame_size
+from minivdm.data.limits import check_film_size, check_frame_size
 
 TICK = Fraction(1, 1000)  # WebP counts time in thousandths of a second
 UNSPECIFIED_DELAY = 100  # ticks; a still picture has no duration
@@ -30,6 +30,7 @@ def read_webp(data: bytes) -> Iterator[tuple[np.ndarray, Fraction]]:
         raise ValueError(f"truncated WebP: it holds {len(data)} of {announced} bytes")
     image = Image.open(io.BytesIO(data), formats=["WEBP"])
     check_frame_size(*image.size)
+    check_film_size(image.n_frames, image.n_frames * image.width * image.height)
     for position in range(image.n_frames):
         image.seek(position)
         pixels = np.asarray(image.convert("RGBA"))
