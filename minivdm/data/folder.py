@@ -4,6 +4,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -167,7 +168,8 @@ class VideoFolder(Dataset):
 
     def _decode(self, index: int) -> tuple[Tensor, float]:
         if index not in self._cache:
-            clip = read_video(self.paths[index], lambda frame: fit_frame(frame, self.size), inside=self.folder)
+            fit = partial(fit_frame, size=self.size)
+            clip = read_video(self.paths[index], each_frame=fit, inside=self.folder)
             decoded = torch.from_numpy(clip.frames), clip.fps
             if self._cached_bytes + clip.frames.nbytes > self.cache_bytes:
                 return decoded
