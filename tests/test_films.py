@@ -16,6 +16,7 @@ from minivdm.data.io import write_video
 from minivdm.errors import UserError
 from minivdm.text.encoder import TextEmbedder
 from minivdm.training import films as films_module
+from minivdm.training import latent_file
 from minivdm.training.films import LatentFilms, fingerprint
 from minivdm.training.texts import CachedTexts
 from minivdm.vae import VideoAutoencoder
@@ -112,13 +113,8 @@ def test_nothing_half_made_is_left_behind(tmp_path, monkeypatch):
     vae.encode = fails_later
     with pytest.raises(RuntimeError, match="no electricity"):
         LatentFilms(fireworks(), vae, tmp_path / "cache")
-    assert done == [2, 2] and not list(tmp_path.rglob("*"))
-
-    def half_written(tensors, path):
-        path.write_bytes(b"half")
-        broken()
-
-    monkeypatch.setattr(films_module, "save_file", half_written)
+    assert done == [2, 2] and not [path for path in tmp_path.rglob("*") if path.is_file()]
+    monkeypatch.setattr(latent_file.os, "replace", broken)
     with pytest.raises(RuntimeError, match="no electricity"):
         LatentFilms(fireworks(), tiny_vae(), tmp_path / "cache")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,46 +1,57 @@
 """Films as latents, computed once and kept on disk: the denoiser never sees a pixel.
 
 The file is named after everything that decides what is in it, the VAE and the clips, so a changed VAE or another data
-set makes a new file instead of using the wrong one.
+set makes a new file instead of using the wrong one. Clips of several sizes have a file for each.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from minivdm.data.bucketed import Bucketed
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
-from minivdm.errors import UserError
+from minivdm.pipelines.device import pick_device
+from minivdm.training.latent_file import Block, read_latents, write_latents
 from minivdm.vae.video import VideoAutoencoder
 
 BLOCK = 16  # clips encoded at once
+
+
+def latent_films(
+    dataset: FireworksDataset | VideoFolder | Bucketed, vae: VideoAutoencoder, cache: str | Path | None
+) -> "LatentFilms | Bucketed":
+    """The latents of a data set; of one in buckets, in the same buckets."""
+    if isinstance(dataset, Bucketed):
+        return dataset.each(lambda part: LatentFilms(part, vae, cache))
+    return LatentFilms(dataset, vae, cache)
 
 
 class LatentFilms(Dataset):
     """A data set of latents z (C, T', h, w) in half precision, with a caption each. Unreadable clips are left out.
 
     `films[i]`, or `films[i, epoch]` for another wording, is {"latents": z as float32, "caption": str}.
-    cache: folder for the latents, None to keep none. Raises UserError for a damaged file in it.
+    cache: folder for the latents, from which they are then read one by one, so that they may be more than fit into
+        memory; None to keep them there. Raises UserError for a damaged file in it.
     """
 
     def __init__(self, dataset: FireworksDataset | VideoFolder, vae: VideoAutoencoder, cache: str | Path | None):
         self.dataset = dataset
-        file = None if cache is None else Path(cache) / f"{fingerprint(dataset, vae)}.safetensors"
-        if file is not None and file.is_file():
-            self.latents, self.clips = _read(file)
-        else:
-            self.latents, self.clips = encode_films(dataset, vae)
-            if file is not None:
-                _write(file, self.latents, self.clips)
+        if cache is None:
+            blocks = list(encode_films(dataset, vae))
+            self.latents = torch.cat([latents for _, latents in blocks])
+            self.clips = torch.tensor([number for numbers, _ in blocks for number in numbers])
+            return
+        file = Path(cache) / f"{fingerprint(dataset, vae)}.safetensors"
+        if not file.is_file():
+            write_latents(file, encode_films(dataset, vae))
+        self.latents, self.clips = read_latents(file)
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -53,18 +64,31 @@ class LatentFilms(Dataset):
         """The wording of film `index` in an epoch."""
         return self.dataset.caption(int(self.clips[index]), epoch)
 
+    def captions(self) -> list[str]:
+        """Wordings that will be asked for."""
+        return self.dataset.captions()
+
 
 @torch.no_grad()
-def encode_films(dataset: FireworksDataset | VideoFolder, vae: VideoAutoencoder) -> tuple[Tensor, Tensor]:
-    """The most probable latents of N clips, (N, C, T', h, w) float16 on the CPU, and the clips' numbers, (N,)."""
-    device, latents, numbers = vae.shift.device, [], []
-    with tqdm(total=len(dataset), desc=f"encoding {len(dataset)} clips", delay=1, leave=False) as bar:
-        for clips, block in _clips(dataset):
-            numbers += clips
-            for videos in block.split(BLOCK):
-                latents.append(vae.encode(videos.to(device), sample=False).half().cpu())
-                bar.update(len(videos))
-    return torch.cat(latents), torch.tensor(numbers)
+def encode_films(dataset: FireworksDataset | VideoFolder, vae: VideoAutoencoder) -> Iterator[Block]:
+    """Numbers of clips with their most probable latents, (B, C, T', h, w) float16 on the CPU, until all N are done.
+
+    They are computed on the best device there is; afterwards the VAE is where it was.
+    """
+    place, device = vae.shift.device, pick_device()
+    vae.to(device)
+    try:
+        with tqdm(total=len(dataset), desc=f"encoding {len(dataset)} clips", delay=1, leave=False) as bar:
+            for clips, block in _clips(dataset):
+                for numbers, videos in zip(_split(clips), block.split(BLOCK), strict=True):
+                    yield numbers, vae.encode(videos.to(device), sample=False).half().cpu()
+                    bar.update(len(videos))
+    finally:
+        vae.to(place)
+
+
+def _split(clips: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (clips[start : start + BLOCK] for start in range(0, len(clips), BLOCK))
 
 
 def _clips(dataset: FireworksDataset | VideoFolder) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -89,25 +113,6 @@ def fingerprint(dataset: FireworksDataset | VideoFolder, vae: VideoAutoencoder) 
     for name, weight in sorted(vae.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    digest.update(repr((dataset.identity(), vae.micro_frame_size)).encode())
+    settings = vae.vae2d.config, vae.temporal and vae.temporal.config, vae.micro_frame_size
+    digest.update(repr((dataset.identity(), settings)).encode())
     return digest.hexdigest()[:24]
-
-
-def _read(file: Path) -> tuple[Tensor, Tensor]:
-    try:
-        stored = load_file(file)
-        return stored["latents"], stored["clips"]
-    except (OSError, SafetensorError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read latents from {file} ({reason}); delete it, and they are computed anew") from None
-
-
-def _write(file: Path, latents: Tensor, clips: Tensor) -> None:
-    """Under another name first, so that a file with the right name is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        save_file({"latents": latents, "clips": clips}, partial)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,8 +8,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from minivdm.data.fireworks_dataset import FireworksDataset
+from minivdm.data.folder import VideoFolder
 from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
+from minivdm.pipelines.device import pick_device
 from minivdm.training.parts import averages, is_run
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.temporal import TemporalVAE
@@ -65,22 +68,26 @@ def encode_frames(vae: AutoEncoder2D, video: Tensor) -> Tensor:
 class LatentClips(Dataset):
     """A data set whose items have "latents" (C, T, h, w) beside what they had.
 
-    They are computed at the beginning, and kept in memory in single precision.
+    They are computed at the beginning, on the best device there is, and kept in memory in single precision. So a clip
+    is in all epochs what it is in epoch 0, mirrored or not and cut where it was then; its words change.
     """
 
-    def __init__(self, dataset: Dataset, vae: AutoEncoder2D, device: torch.device | str = "cpu"):
+    def __init__(self, dataset: FireworksDataset | VideoFolder, vae: AutoEncoder2D):
         self.dataset = dataset
-        vae = vae.to(device)
+        place, device = next(vae.parameters()).device, pick_device()
+        vae.to(device)
         parts = []
         starts = range(0, len(dataset), BLOCK)
         for start in tqdm(starts, desc=f"encoding {len(dataset)} clips", delay=1, leave=False):
             clips = [dataset[index]["video"] for index in range(start, min(start + BLOCK, len(dataset)))]
             parts.append(encode_frames(vae, torch.stack(clips).to(device)).cpu())
         self.latents = torch.cat(parts)
+        vae.to(place)
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __getitem__(self, which: int | tuple[int, int]) -> dict[str, Any]:
-        index = which[0] if isinstance(which, tuple) else which
-        return self.dataset[which] | {"latents": self.latents[index]}
+        index, epoch = which if isinstance(which, tuple) else (which, 0)
+        words = {"caption": self.dataset.caption(index, epoch)}
+        return self.dataset[index, 0] | words | {"latents": self.latents[index]}

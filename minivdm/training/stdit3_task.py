@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minivdm.config import Config
+from minivdm.data.bucketed import Bucketed
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
 from minivdm.denoisers.stdit3 import STDiT3
@@ -22,7 +23,7 @@ from minivdm.diffusion.rectified_flow import RectifiedFlow, shift_ratio
 from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.pipelines.video_settings import VideoSettings
 from minivdm.settings import GIVEN
-from minivdm.training.films import LatentFilms
+from minivdm.training.films import latent_films
 from minivdm.training.growing import load_or_grow
 from minivdm.training.parts import find_denoiser_weights, find_text_encoder, find_video_vae
 from minivdm.training.randomness import seeded_modules
@@ -42,7 +43,7 @@ class Stdit3Task(FilmTask):
 
     name = "stdit3"
 
-    def __init__(self, config: Config, dataset: FireworksDataset | VideoFolder | None = None):
+    def __init__(self, config: Config, dataset: FireworksDataset | VideoFolder | Bucketed | None = None):
         """Raises UserError when a part named in `config.flow` is missing or does not fit."""
         self.config, flow = config, config.flow
         vae, embedder = find_video_vae(flow.vae), find_text_encoder(flow.text, flow.tokens)
@@ -58,12 +59,14 @@ class Stdit3Task(FilmTask):
         if flow.init is not None:
             load_or_grow(self.model, find_denoiser_weights(flow.init), flow.init)
         self.flow = RectifiedFlow(flow.t_sampling, flow.location, flow.spread)
-        self.dataset = LatentFilms(make_dataset(config) if dataset is None else dataset, vae, flow.cache)
-        self.texts = CachedTexts(embedder)
+        self.factor = vae.vae2d.downsampling
+        if dataset is None:
+            dataset = make_dataset(config, self.factor * self.model.config.patch_size[1])
+        self.dataset = latent_films(dataset, vae, flow.cache)
+        self.texts = CachedTexts(embedder, cache=flow.cache)
+        if self.texts.folder is not None:
+            self.texts.prepare(self.dataset.captions())
         self.pipeline = TextToVideoPipeline(self.model, embedder, vae, film_settings(config))
-        data = config.data
-        latent_frames = vae.get_latent_size((data.frames, None, None))[0]
-        self.ratio = shift_ratio(data.size, data.size, latent_frames) if flow.shift else None
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
         """Loss of every clip, (B,). Each draws its own time, noise, given frames, and whether its text is dropped."""
@@ -74,7 +77,8 @@ class Stdit3Task(FilmTask):
         y, mask = (part.to(x0.device) for part in self.texts(batch["caption"]))
         mask = mask | drop[:, None]  # what stands for no text is seen whole, here as in sampling: `no_text`
         frames = None if given.all() else given
-        size = {name: torch.tensor([float(self.config.data.size)]) for name in ("height", "width")}
+        height, width = self._pixels(x0.shape[1:])
+        size = {"height": torch.tensor([height]), "width": torch.tensor([width])}
         fps = torch.tensor([self.config.data.fps])
 
         def velocity(x_t: Tensor, t: Tensor, frames: Tensor | None) -> Tensor:
@@ -86,13 +90,18 @@ class Stdit3Task(FilmTask):
     def _draw(self, seed: int, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Time (), noise, mask of the frames to generate (T',) and whether the text is dropped ()."""
         generator = torch.Generator().manual_seed(seed)
-        t = self.flow.sample_t(1, self.ratio, generator)[0]
+        ratio = shift_ratio(*self._pixels(shape), shape[1]) if self.config.flow.shift else None
+        t = self.flow.sample_t(1, ratio, generator)[0]
         luck = torch.rand(2, generator=generator)
         shares = torch.tensor([getattr(self.config.flow, kind) for kind in GIVEN])
         kind = (*GIVEN, "identity")[int((luck[0] >= shares.cumsum(0)).sum())]
         mask = training_mask(kind, shape[1], generator)
         drop = luck[1] < self.config.training.null_cond_prob
         return t, torch.randn(shape, generator=generator), mask, drop
+
+    def _pixels(self, shape: torch.Size) -> tuple[float, float]:
+        """Height and width of the films with latents of this shape (C, T', h, w)."""
+        return float(shape[2] * self.factor), float(shape[3] * self.factor)
 
     def metrics(self) -> dict[str, float]:
         """The loss says little enough: see `prompt_accuracy` for what counts."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from minivdm.config import Config
+from minivdm.data.bucketed import bucketed_folder
+from minivdm.data.buckets import Buckets
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
 from minivdm.data.io import write_video
@@ -49,12 +51,18 @@ class Task(Protocol):
         ...
 
 
-def make_dataset(config: Config) -> Dataset:
-    """The folder of the configuration, or fireworks rendered in memory."""
+def make_dataset(config: Config, multiple: int = 16) -> Dataset:
+    """The folder of the configuration, or fireworks rendered in memory.
+
+    multiple: of how many pixels the sides of clips in buckets have to be.
+    """
     data = config.data
     if data.folder is not None:
-        return VideoFolder(
+        folder = VideoFolder(
             data.folder, size=data.size, frames=data.frames, fit=data.fit, flip=data.flip, seed=config.seed
+        )
+        return (
+            bucketed_folder(folder, Buckets(data.buckets, multiple=multiple), config.seed) if data.buckets else folder
         )
     return FireworksDataset(
         data.clips, level=data.level, split="train", frames=data.frames, size=data.size, seed=config.seed
