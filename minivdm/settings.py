@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from minivdm.data.buckets import BucketConfig, check_buckets
 from minivdm.denoisers.stdit3 import STDiT3Config
 from minivdm.errors import UserError
 from minivdm.vae.autoencoder2d import AutoEncoderConfig
@@ -32,6 +33,7 @@ class DataConfig:
     flip: bool  # mirror half of the clips (all frames of a clip together)
     fps: float  # speed at which samples are written
     workers: int  # processes that decode clips beside the training
+    buckets: list[BucketConfig]  # stdit3: clips of several sizes and lengths, see `data.buckets`; none: all are alike
 
 
 @dataclass
@@ -225,6 +227,11 @@ def check(config: Config) -> None:
                 raise UserError(f"setting {name} is {value}; expected {expected}{each}")
     if sum(getattr(config.flow, kind) for kind in GIVEN) > 1:
         raise UserError(f"flow.{', flow.'.join(GIVEN)} add up to more than 1; expected shares of at most 1 in all")
+    if config.data.buckets:
+        check_buckets(config.data.buckets)
+        if config.task != "stdit3" or config.data.folder is None:
+            found = f"task {config.task}, " + ("no folder" if config.data.folder is None else "a folder")
+            raise UserError(f"data.buckets with {found}; expected task stdit3, and a folder of clips with --data")
     if config.task == "unet3d":
         patch = config.unet3d.patch
         reason = f"the {len(config.unet3d.dim_mults)} levels of unet3d.dim_mults and unet3d.patch {patch} need"
