@@ -147,8 +147,22 @@ def check(argv: list[str]) -> int:
 
 
 def progress(argv: list[str]) -> None:
-    """show which exercises you have passed"""
-    _parser("progress", progress).parse_args(argv)
+    """show which exercises you have passed, or what a class has"""
+    parser = _parser("progress", progress)
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="a class's notebooks, a subfolder per student; they run with limits, not in a sandbox",
+    )
+    parser.add_argument("--csv", type=Path, help="file to write the table of --folder to, with every outcome")
+    options = parser.parse_args(argv)
+    if options.folder:
+        from minivdm.course.classroom import class_progress
+
+        class_progress(options.folder, options.csv)
+        return
+    if options.csv:
+        raise UserError("--csv goes with --folder, the folder of a class's submissions")
     from minivdm.course.progress import progress_table
 
     print(progress_table())

@@ -24,13 +24,14 @@ What a source must contain, and what becomes of it:
     cells that must not run in tests `nbval-skip`; a question to answer before running the next cell `predict`. Tags are
     kept, other cell metadata is not.
 
+A learner's edition begins, under its title, with a cell of its own that shows what is passed and what is open.
+
 Cells are numbered (`cell-007`), so that building twice gives the same bytes. Outputs of the solved set live on for
 cells whose source did not change.
 """
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -39,11 +40,11 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from minivdm.course.definitions import MARKER
 from minivdm.course.exercise import exercises
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
 
-MARKER = re.compile(r"^\s*# exercise: (\S+)\s*$")
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 TIMEOUT_S = 900  # one cell; a guard against a cell that never ends, not a target
 
@@ -95,6 +96,15 @@ def learner_edition(source: Path) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = _without_solutions(cell.source, source.name)
+    return notebook
+
+
+def handed_out(source: Path) -> NotebookNode:
+    """The learner's edition with the progress of its exercises under the title."""
+    notebook = learner_edition(source)
+    code = f"from minivdm.course import progress_widget\n\nprogress_widget({int(source.name[:2])})"
+    cell = nbformat.v4.new_code_cell(code, id="progress", metadata={"tags": ["nbval-ignore-output"]})
+    notebook.cells.insert(1, cell)
     return notebook
 
 
@@ -180,7 +190,7 @@ def build(root: Path, lessons: list[Path], execute: bool = False) -> list[Path]:
     written = []
     for source in lessons:
         learner, solved = root / "notebooks" / f"{source.stem}.ipynb", source.with_suffix(".ipynb")
-        write(learner_edition(source), learner)
+        write(handed_out(source), learner)
         notebook = solved_edition(source)
         if execute:
             print(f"running {source.stem}", flush=True)
@@ -197,7 +207,7 @@ def differences(root: Path, lessons: list[Path]) -> list[str]:
     found = []
     expected: dict[Path, NotebookNode] = {}
     for source in lessons:
-        expected[root / "notebooks" / f"{source.stem}.ipynb"] = learner_edition(source)
+        expected[root / "notebooks" / f"{source.stem}.ipynb"] = handed_out(source)
         expected[source.with_suffix(".ipynb")] = solved_edition(source)
     for path, notebook in expected.items():
         name = path.relative_to(root).as_posix()

@@ -16,8 +16,8 @@ from minivdm.course.suspects import numbers, shape_suspect, value_suspect
 
 @dataclass(frozen=True)
 class Problem:
-    """The first difference. kind is one of missing, type, count, shape, kind, narrow, device, nan, value, "
-    "gradient."""
+    """The first difference. kind is one of missing, type, count, shape, kind, narrow, device, nan, value,
+    gradient."""
 
     kind: str
     text: str
@@ -41,8 +41,8 @@ class Tolerance:
 def first_problem(
     got: Any, want: Any, outputs: Sequence[str], tolerance: Tolerance, inputs: dict[str, Any]
 ) -> Problem | None:
-    """What is wrong with `got`, or None. `want` is a tensor or number, or a tuple of them when `outputs` has "
-    "several names."""
+    """What is wrong with `got`, or None. `want` is a tensor or number, or a tuple of them when `outputs` has
+    several names."""
     if len(outputs) == 1:
         return _one(got, want, outputs[0], tolerance, inputs)
     if got is None:
@@ -90,8 +90,8 @@ def kind_of(dtype: torch.dtype) -> str:
 
 
 def widest_float(inputs: dict[str, Any]) -> torch.dtype:
-    """The widest float among the inputs: an answer may not be narrower. 0-d tensors count only when there is "
-    "nothing else."""
+    """The widest float among the inputs: an answer may not be narrower. 0-d tensors count only when there is
+    nothing else."""
     floats = [value for value in inputs.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
     dtypes = {value.dtype for value in floats if value.ndim} or {value.dtype for value in floats}
     return max(dtypes or {torch.float32}, key=lambda dtype: torch.finfo(dtype).bits)

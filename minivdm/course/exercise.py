@@ -122,6 +122,7 @@ def check(exercise_id: str, answer: Callable[..., Any]) -> Verdict:
     else it is a verdict like any other. Raises UserError for an unknown id.
     """
     from minivdm.course.judging import examine
+    from minivdm.course.progress import refresh
     from minivdm.course.workbook import save
 
     exercise = get(exercise_id)
@@ -130,6 +131,7 @@ def check(exercise_id: str, answer: Callable[..., Any]) -> Verdict:
         raise ExerciseNotDone(verdict)
     if verdict.passed:
         verdict = replace(verdict, message=f"{verdict.message} {save(exercise, answer)}")
+        refresh(exercise.notebook)
     show(verdict)
     return verdict
 
@@ -138,8 +140,8 @@ _hints_given: Counter[str] = Counter()
 
 
 def hint(exercise_id: str, level: int | None = None) -> Hint:
-    """The next hint: 1 the idea, 2 the equation, 3 the line; after that the last one again. `level` asks for one "
-    "of them."""
+    """The next hint: 1 the idea, 2 the equation, 3 the line; after that the last one again. `level` asks for one
+    of them."""
     exercise = get(exercise_id)
     if level is None:
         _hints_given[exercise.id] += 1

@@ -16,8 +16,8 @@ def uniform(
 
 
 def betas(generator: torch.Generator, num_steps: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """A schedule in no order between 0.02 and 0.3: a shifted, sorted or flipped index shows, and 1 − ᾱ keeps its "
-    "digits."""
+    """A schedule in no order between 0.02 and 0.3: a shifted, sorted or flipped index shows, and 1 − ᾱ keeps its
+    digits."""
     return uniform(generator, 0.02, 0.3, num_steps, dtype=dtype)
 
 
@@ -27,7 +27,7 @@ def alphas_cumprod(generator: torch.Generator, num_steps: int, dtype: torch.dtyp
 
 
 def timesteps(generator: torch.Generator, batch: int, num_steps: int) -> torch.Tensor:
-    """Distinct timesteps (batch,) long in no order: the last step first, then step 0 (so that it is not sample "
-    "0's), then any."""
+    """Distinct timesteps (batch,) long in no order: the last step first, then step 0 (so that it is not sample
+    0's), then any."""
     between = 1 + torch.randperm(num_steps - 2, generator=generator)
     return torch.cat([torch.tensor([num_steps - 1, 0]), between])[:batch]

@@ -1,14 +1,13 @@
-"""Who has done what: the table of nine notebooks, and checking whole notebooks from the command line."""
+"""What you have done: the table of nine notebooks, its widget, and checking whole notebooks from the command line."""
 
-import ast
-import json
-import linecache
+import html
 import textwrap
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from minivdm.course import workbook
-from minivdm.course.build import MARKER
+from minivdm.course.definitions import code_cells, define, marked
+from minivdm.course.display import in_notebook
 from minivdm.course.exercise import NUM_NOTEBOOKS, check, exercises
 from minivdm.errors import UserError
 
@@ -26,21 +25,95 @@ TITLES = (
 WIDTH = 110
 
 
+@dataclass(frozen=True)
+class Progress:
+    """The exercises of one notebook, and whether each lies in the workbook."""
+
+    notebook: int
+    done: dict[str, bool]
+
+    def heading(self) -> str:
+        title = f"notebook {self.notebook:02d}, {TITLES[self.notebook - 1]}"
+        return f"{title}: {sum(self.done.values())} of {len(self.done)} exercises passed"
+
+    def __str__(self) -> str:
+        return f"{self.heading()}\n  {'  '.join(map(_marked, self.done, self.done.values()))}".replace(
+            "\N{NO-BREAK SPACE}", " "
+        )
+
+    def to_html(self) -> str:
+        """Takes its colours from the page, light or dark; what is passed is told by sign and words, not by colour."""
+        names = "".join(
+            f'<li style="display: inline-block; margin: 0 1.2em 0.2em 0; opacity: {1 if done else 0.75}">'
+            f'<span aria-label="{"passed" if done else "open"}">{"✓" if done else "○"}</span> '
+            f"<code>{html.escape(name)}</code></li>"
+            for name, done in self.done.items()
+        )
+        bar = (
+            f'<progress value="{sum(self.done.values())}" max="{max(1, len(self.done))}" aria-hidden="true"></progress>'
+        )
+        box = "border: 1px solid currentColor; border-radius: 4px; padding: 0.4em 0.9em; line-height: 1.6"
+        title = f"{bar} <b>{html.escape(self.heading())}</b>"
+        return f'<div style="{box}">{title}<ul style="margin: 0.3em 0 0; padding: 0">{names}</ul></div>'
+
+    def _ipython_display_(self) -> None:
+        """Silent on purpose: `progress_widget` has shown it already."""
+
+
+def of_notebook(number: int) -> Progress:
+    """What of notebook `number` (1 to 9) lies in the workbook."""
+    if number not in range(1, NUM_NOTEBOOKS + 1):
+        raise UserError(f"no notebook {number!r}; expected a number from 1 to {NUM_NOTEBOOKS}")
+    ours = [exercise for exercise in exercises().values() if exercise.notebook == number]
+    return Progress(number, {exercise.name: workbook.path_of(exercise.id).exists() for exercise in ours})
+
+
+_on_screen: set[int] = set()
+
+
+def progress_widget(notebook: int) -> Progress:
+    """Shows what is passed and what is open in one notebook; in Jupyter it follows every check from then on."""
+    shown = of_notebook(notebook)
+    if in_notebook():
+        from IPython.display import display
+
+        display(_pictured(shown), raw=True, display_id=f"minivdm-progress-{notebook}")
+        _on_screen.add(notebook)
+    else:
+        print(shown)
+    return shown
+
+
+def refresh(notebook: int) -> None:
+    """Redraws the widget of this notebook where it stands, if it is on the screen."""
+    if notebook in _on_screen:
+        from IPython.display import update_display
+
+        update_display(_pictured(of_notebook(notebook)), raw=True, display_id=f"minivdm-progress-{notebook}")
+
+
+def _pictured(shown: Progress) -> dict[str, str]:
+    return {"text/plain": str(shown), "text/html": shown.to_html()}
+
+
 def progress_table() -> str:
     """Nine notebooks and their exercises: ✓ for each that lies in the workbook, · for each that does not yet."""
     lines = []
     done_in_all = 0
     for number, title in enumerate(TITLES, start=1):
-        names = [exercise.name for exercise in exercises().values() if exercise.notebook == number]
-        done = [name for name in names if workbook.path_of(f"{number:02d}.{name}").exists()]
-        done_in_all += len(done)
-        count = f"{len(done)} of {len(names)}" if names else "to come"
-        marks = " ".join(f"{'✓' if name in done else '·'}\N{NO-BREAK SPACE}{name}" for name in names)
+        done = of_notebook(number).done
+        done_in_all += sum(done.values())
+        count = f"{sum(done.values())} of {len(done)}" if done else "to come"
+        marks = " ".join(map(_marked, done, done.values()))
         first, *rest = textwrap.wrap(marks, WIDTH - 42, break_on_hyphens=False) or [""]
         lines.append(f"{number:02d} {title:<28}{count:>8}   {first}".rstrip())
         lines += [f"{'':42}{line}" for line in rest]
     lines.append(f"\n{done_in_all} of {len(exercises())} exercises in {workbook.folder()}")
     return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _marked(name: str, done: bool) -> str:
+    return f"{'✓' if done else '·'}\N{NO-BREAK SPACE}{name}"
 
 
 def check_notebooks(which: str) -> int:
@@ -55,40 +128,13 @@ def check_notebooks(which: str) -> int:
         raise UserError(f"no notebook {which!r} in {folder}; expected 01 to {NUM_NOTEBOOKS:02d} or all")
     passed = True
     for path in notebooks:
-        ids, space = _read(path)
-        for exercise_id in ids:
+        cells = code_cells(path)
+        space: dict[str, Any] = {"__name__": path.stem}
+        for problem in define(path.name, cells, space):
+            print(f"✗ {problem}")
+        for exercise_id in marked(source for _, source in cells):
             answer = space.get(exercise_id.split(".", 1)[1])
             if answer is None:
                 print(f"✗ {exercise_id}\n  {path.name} does not define it: run the notebook once to see why.")
             passed &= answer is not None and check(exercise_id, answer).passed
     return 0 if passed else 1
-
-
-def _read(path: Path) -> tuple[list[str], dict[str, Any]]:
-    """The ids of a notebook's exercises and what its definitions make."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    ids: list[str] = []
-    space: dict[str, Any] = {"__name__": path.stem}
-    for index, cell in enumerate(cells):
-        if cell["cell_type"] != "code":
-            continue
-        source = "".join(cell["source"])
-        ids += [match[1] for match in map(MARKER.match, source.splitlines()) if match]
-        name = f"{path.name}, cell {index}"
-        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # so that errors show lines
-        try:
-            tree = ast.parse(source, name)
-        except SyntaxError as error:
-            print(f"✗ {name} is not Python: {error.msg} in line {error.lineno}")
-            continue
-        for node in filter(_is_definition, tree.body):
-            try:
-                exec(compile(ast.Module([node], []), name, "exec"), space)
-            except Exception as error:  # a cell that does not run by itself; what it should have defined will be missed
-                print(f"✗ {name}, line {node.lineno}: {type(error).__name__}: {error}")
-    return ids, space
-
-
-def _is_definition(node: ast.stmt) -> bool:
-    constant = isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-    return constant or isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
