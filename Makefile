@@ -1,6 +1,8 @@
 # make demo   set up .venv, train a small model on the fireworks GIFs, resume it, sample: everything lands in outputs/demo/
 # make test   set up .venv, then every test: unit, golden, property, notebooks
 # make lab    set up .venv, then JupyterLab on this machine only (loopback)
+# make book   the solved lessons as pages that need no network: build/book/index.html
+# make bench  set up .venv-bench, then the same work beside other projects: minutes, into benchmarks/RESULTS.md
 # make notebooks   rebuild and execute both notebook sets from solutions/*.py
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lab notebooks lint
+.PHONY: help demo test lab book bench notebooks lint
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -37,6 +39,25 @@ test: $(READY)
 lab: $(READY)
 	@echo "JupyterLab opens on this machine only. Start with notebooks/01_ddpm_math.ipynb; stop with Ctrl-C twice."
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_ddpm_math.ipynb $(LAB_OPTIONS)
+
+book: $(READY)
+	$(BIN)/python -m minivdm.course.book
+
+# The projects compared with live in an environment of their own: .venv stays as constraints.txt says.
+BENCH_VENV := .venv-bench
+BENCH_PYTHON := $(BENCH_VENV)/$(notdir $(BIN))/python
+BENCH_READY := $(BENCH_VENV)/.ready
+
+$(BENCH_READY): pyproject.toml constraints.txt
+	@echo "Setting up $(BENCH_VENV): a few minutes the first time."
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_PYTHON) -m pip install --quiet --upgrade pip
+	$(BENCH_PYTHON) -m pip install --quiet "$(TORCH)"
+	$(BENCH_PYTHON) -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	@$(BENCH_PYTHON) -c 'import pathlib; pathlib.Path("$(BENCH_READY)").touch()'
+
+bench: $(BENCH_READY)
+	$(BENCH_PYTHON) -m benchmarks $(BENCH_OPTIONS)
 
 notebooks: $(READY)
 	$(BIN)/python -m minivdm.course.build --execute

@@ -1,10 +1,21 @@
-"""Small wrong versions of a function: one operator, constant or call changed at a time, made on its syntax tree."""
+"""Small wrong versions of a function: one operator, constant or call changed at a time, made on its syntax tree.
+
+python tests/mutation.py          how many mutants of each reference its check catches, and in all
+python tests/mutation.py 02 07    for the exercises of some notebooks only
+"""
 
 import ast
 import inspect
+import re
+import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+from minivdm.course.exercise import Exercise, exercises
+from minivdm.course.judging import examine
+from minivdm.course.verdicts import clone_modules
 
 OPERATORS: dict[type, tuple[type, ...]] = {
     ast.Add: (ast.Sub,),
@@ -83,3 +94,55 @@ def _compiled(source: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     space = dict(fn.__globals__)
     exec(compile(source, f"<mutant of {fn.__name__}>", "exec"), space)
     return space[fn.__name__]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a check made of the mutants of its reference: how many it caught, how many are right answers too, and the
+    sources of those that passed and should not have."""
+
+    exercise: str
+    caught: int
+    right: int
+    alive: tuple[str, ...]
+
+    def __str__(self) -> str:
+        wrong = self.caught + len(self.alive)
+        share = f"{self.caught / wrong:.1%}" if wrong else "-"
+        return (
+            f"{self.exercise:<28}{self.caught:4d} of {wrong:4d} caught {share:>7}, {self.right} more are right"
+        )
+
+
+def score(exercise: Exercise, equivalent: str) -> Score:
+    """equivalent: a pattern of the sources that are right answers too, such as a clamp at another tiny number."""
+    plain = replace(exercise, mistakes=())  # only the verdict matters here
+    tried = [(source, examine(plain, mutant).passed) for source, mutant in mutants(exercise.reference)]
+    passed = [source for source, passes in tried if passes]
+    alive = tuple(source for source in passed if not re.search(equivalent, source))
+    return Score(exercise.id, len(tried) - len(passed), len(passed) - len(alive), alive)
+
+
+def equivalents() -> dict[str, str]:
+    """By exercise, the pattern of its mutants that are right as well, from the files of alternatives."""
+    files = clone_modules("exercise_alternatives*.py")
+    return {name: pattern for file in files for name, pattern in getattr(file, "EQUIVALENT", {}).items()}
+
+
+def total(scores: Sequence[Score]) -> Score:
+    alive = tuple(source for one in scores for source in one.alive)
+    return Score(f"all {len(scores)}", sum(one.caught for one in scores), sum(one.right for one in scores), alive)
+
+
+def main(numbers: Sequence[str]) -> int:
+    patterns, scores = equivalents(), []
+    for exercise in exercises().values():
+        if not numbers or f"{exercise.notebook:02d}" in numbers:
+            scores.append(score(exercise, patterns.get(exercise.id, "$^")))
+            print(scores[-1], *scores[-1].alive, sep="\n\n", flush=True)
+    print(total(scores))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

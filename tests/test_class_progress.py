@@ -95,7 +95,7 @@ def test_whatever_answers_do_every_student_gets_a_row(folder, tmp_path):
         assert words in f"{finding.said} {finding.beside}", name
     assert any("No module named 'nosuchpackage'" in line for line in nasty.notes)
     assert any("is not Python" in line for line in nasty.notes)
-    assert any(line.startswith("nasty: 02.extract never ends: stopped after") for line in lines)
+    assert any(line.startswith("nasty: 02.extract never ends: stopped after") for line in lines), nasty.remarks()
     assert "=broken: 02.ipynb is no text in UTF-8" in lines
     assert not (tmp_path / "outside.txt").exists()
     assert sorted(os.listdir(folder)) == ["=broken", "good ñ", "nasty"]
