@@ -37,13 +37,13 @@ class Adversary(nn.Module):
             # Weights that no loss reaches would make several processes wait for each other for ever.
             return 0.0 * sum(weight.sum() for weight in self.critic.parameters()), {}
         with _held_still(self.critic):
-            seen = self.critic(fake)
+            seen = self._scores(fake)
         blame = generator_loss(seen, self.config.critic)
         weight = adaptive_weight(reconstruction, blame, last_layer)
-        scores, fake_scores = self.critic(real), self.critic(fake.detach())
+        scores, fake_scores = self._scores(real), self._scores(fake.detach())
         critic_loss = CRITIC_LOSSES[self.config.critic](scores, fake_scores)
         if self.config.critic_penalty:
-            penalty = gradient_penalty(self.critic, real, fake.detach(), alpha)
+            penalty = gradient_penalty(self._scores, real, fake.detach(), alpha)
             critic_loss = critic_loss + self.config.critic_penalty * penalty
         self.switch.watch_critic(scores, fake_scores)
         numbers = {
@@ -52,6 +52,10 @@ class Adversary(nn.Module):
             "adaptive_weight": weight.item(),
         }
         return self.config.critic_weight * weight * blame + critic_loss, numbers
+
+    def _scores(self, clips: Tensor) -> Tensor:
+        """The critic's opinion in float32: losses are means over all patches."""
+        return self.critic(clips).float()
 
 
 @contextmanager

@@ -1,15 +1,17 @@
 """Checkpoints that survive a power cut: written under another name, then renamed; read back only when whole.
 
-    run/checkpoints/step-00000500/   model.safetensors  ema.safetensors  optimizer.pt  state.json
+    run/checkpoints/step-00000500/   model.safetensors  ema.safetensors  optimizer.pt  config.yaml …  state.json
 
 The folder gets its name in one rename after every byte is on disk, so a folder with that name is a whole checkpoint.
 `state.json` records the SHA-256 of the other files; one that rots afterwards is noticed, and the one before it is used.
+Folders whose names begin with a dot are on their way in or out; if their run was killed, the next save removes them.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +36,39 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def save_checkpoint(
-    run: Path, step: int, model: Tensors, ema: Tensors, optimizer: dict[str, Any], state: dict[str, Any], keep: int
+    run: Path,
+    step: int,
+    model: Tensors,
+    ema: Tensors,
+    optimizer: dict[str, Any],
+    state: dict[str, Any],
+    keep: int,
+    describe: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
-    """Write the checkpoint of `step`, then delete all but the newest `keep`.
+    """Write the checkpoint of `step`, then delete all but the newest `keep`; `describe` writes what else belongs to it.
 
-    Raises UserError when the disk is full or not writable; earlier checkpoints are untouched then.
+    A whole checkpoint of this step is left as it is. Raises UserError when the disk is full or not writable; earlier
+    checkpoints are untouched then.
     """
     final = run / "checkpoints" / checkpoint_name(step)
+    if final.is_dir() and _problem(final) is None:
+        return final
     partial = final.with_name(f".{final.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in final.parent.glob(".step-*"):
+            shutil.rmtree(left)
         partial.mkdir(parents=True)
         safetensors.torch.save_file(_plain(model), partial / "model.safetensors")
         safetensors.torch.save_file(_plain(ema), partial / "ema.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
-        hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+        describe(partial)
+        hashes = {path.relative_to(partial).as_posix(): _sha256(path) for path in _files(partial)}
         (partial / "state.json").write_text(json.dumps(state | {"step": step, "sha256": hashes}, indent=1))
-        for path in partial.iterdir():
-            _flush(path)
-        shutil.rmtree(final, ignore_errors=True)
+        _flush(partial)
+        if final.exists():  # a damaged one: `load_newest` passed it over
+            os.replace(final, final.with_name(f".{final.name}.old"))
         os.replace(partial, final)
+        _flush_folder(final.parent)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         full = partial.exists() and shutil.disk_usage(partial).free < FULL  # torch and safetensors do not say so
         shutil.rmtree(partial, ignore_errors=True)
@@ -62,9 +77,31 @@ def save_checkpoint(
             f"could not write checkpoint {final}: {reason}; make room or pick another --run, then add --resume "
             f"(earlier checkpoints are whole)"
         ) from None
-    for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in [path for path in list_checkpoints(run) if path.name <= final.name][:-keep]:
+        gone = old.with_name(f".{old.name}.old")  # renamed first: half a checkpoint must not bear the name of one
+        os.replace(old, gone)
+        shutil.rmtree(gone, ignore_errors=True)
     return final
+
+
+def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder of its own, then move its files into `folder`: each is the old one or the new one."""
+    aside = folder / ".partial"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        write(aside)
+        _flush(aside)
+        for path in _files(aside):
+            target = folder / path.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; make room or pick another --run"
+        ) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_newest(run: Path) -> tuple[Path, dict[str, Any], list[str]]:
@@ -96,7 +133,7 @@ def _problem(path: Path) -> str | None:
     except (OSError, ValueError, KeyError):
         return "state.json is unreadable"
     for name, expected in hashes.items():
-        file = path / Path(name).name
+        file = path / name
         if not file.is_file():
             return f"{name} is missing"
         if _sha256(file) != expected:
@@ -119,6 +156,23 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _flush(folder: Path) -> None:
+    """Bring a folder and all that is in it to the disk."""
+    for path in _files(folder):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    """The names in it: renaming is a change of the folder, not of the file."""
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

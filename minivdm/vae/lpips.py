@@ -118,7 +118,8 @@ class LPIPS(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What the trunk sees in pictures (N, 3, H, W) in [-1, 1]: one tensor per level, not yet of length 1."""
-        return self.trunk((x - self.shift) / self.scale)
+        seen = self.trunk((x - self.shift) / self.scale)
+        return [level.to(torch.promote_types(level.dtype, torch.float32)) for level in seen]  # to be summed over
 
     def unit_features(self, x: Tensor) -> list[Tensor]:
         """The same, of length 1 at every place: which way they point is what is compared."""

@@ -63,7 +63,7 @@ def loss_curve(
     metrics: a run's `metrics.jsonl`, or its rows, mappings with "step" and "loss".
     path: where to save the picture as PNG. floor: the lowest loss that any model can have, where it is known.
     """
-    rows = _read_rows(Path(metrics)) if isinstance(metrics, (str, Path)) else list(metrics)
+    rows = read_rows(Path(metrics)) if isinstance(metrics, (str, Path)) else list(metrics)
     steps = np.array([row["step"] for row in rows if "loss" in row])
     losses = np.array([row["loss"] for row in rows if "loss" in row])
     fig, axes = figure(width=6.5, height=3.6)
@@ -96,7 +96,7 @@ def save_png(picture: Figure | Image.Image, path: str | Path) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
+def read_rows(path: Path) -> list[dict[str, float]]:
     """The rows of a `metrics.jsonl`; a last line that an interruption cut short is passed over."""
     rows = []
     for line in path.read_text().splitlines():
