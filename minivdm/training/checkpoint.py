@@ -74,7 +74,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         reason = "the disk is full" if full else getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(
-            f"could not write checkpoint {final}: {reason}; make room or pick another --run, then add --resume "
+            f"could not write checkpoint {final}: {reason}; make room, or make the folder writable, then add --resume "
             f"(earlier checkpoints are whole)"
         ) from None
     for old in [path for path in list_checkpoints(run) if path.name <= final.name][:-keep]:
@@ -98,7 +98,7 @@ def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
             os.replace(path, target)
     except OSError as error:
         raise UserError(
-            f"cannot write to {folder}: {error.strerror or error}; make room or pick another --run"
+            f"cannot write to {folder}: {error.strerror or error}; make room, or make it writable"
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

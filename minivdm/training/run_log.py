@@ -36,15 +36,21 @@ class RunLog:
                 if name != "step":
                     self.board.add_scalar(name, value, row["step"])
         except OSError as error:
-            raise UserError(
-                f"cannot write {self.path}: {error.strerror or error}; make room, then add --resume to go on from the "
-                f"last checkpoint"
-            ) from None
+            raise self._fault(error) from None
 
     def settle(self) -> None:
         """Bring all lines to the disk: those of a checkpoint must not be lost where it is not."""
-        with self.path.open("rb+") as file:
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._fault(error) from None
+
+    def _fault(self, error: OSError) -> UserError:
+        return UserError(
+            f"cannot write {self.path}: {error.strerror or error}; make room, or make it writable, then add --resume "
+            f"(the last checkpoint is whole)"
+        )
 
     def __enter__(self) -> "RunLog":
         return self
