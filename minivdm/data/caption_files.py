@@ -65,29 +65,29 @@ def read_captions(listing: Listing) -> Captions:
 
     What several lines say about a clip are several wordings of it. What cannot be used is told in one warning for all.
     """
-    said: dict[str, tuple[list[str], dict]] = {}
     unusable, missing = Problems(), Problems()
-    if listing.tables:
-        known = set(listing.names)
-        for table in listing.tables:
-            for name, wordings, attributes in _read_table(listing.folder, table, unusable):
-                if name not in known:
-                    missing.add(name)
-                    continue
-                words, more = said.setdefault(name, ([], {}))
-                words += [wording for wording in dict.fromkeys(wordings) if wording not in words]
-                more |= attributes
-    columns = list(_columns(listing, said, unusable)) if said or listing.texts else [(b"", b"")] * len(listing.names)
+    wordings, attributes = [b""] * len(listing.names), [b""] * len(listing.names)  # packed as soon as they are read
+    numbers = {name: number for number, name in enumerate(listing.names)} if listing.tables else {}
+    for table in listing.tables:
+        for name, words, more in _read_table(listing.folder, table, unusable):
+            number = numbers.get(name)
+            if number is None:
+                missing.add(name)
+                continue
+            wordings[number] = _json(list(dict.fromkeys(_list(wordings[number]) + words)))
+            attributes[number] = _json(_dict(attributes[number]) | more)
+    if listing.texts:
+        for number, name in enumerate(listing.names):
+            if not wordings[number]:
+                beside = posixpath.splitext(name)[0] + ".txt"
+                wordings[number] = _json(_beside(listing.folder, beside, unusable))
     if missing.count:
         text = "%s: %d captions are for files that are not there, such as %s"
         logger.warning(text, listing.folder, missing.count, missing.named[0])
     if unusable.count:
         text = "%s: %d captions cannot be used and are left out, such as %s"
         logger.warning(text, listing.folder, unusable.count, unusable.named[0])
-    wordings, attributes = (
-        Packed((column[k] for column in columns), unpack) for k, unpack in enumerate((_list, _dict))
-    )
-    return Captions(wordings, attributes, unusable, missing)
+    return Captions(Packed(wordings, _list), Packed(attributes, _dict), unusable, missing)
 
 
 def swap_left_right(caption: str) -> str:
@@ -103,13 +103,8 @@ def swap_left_right(caption: str) -> str:
     return re.sub(r"\b(left|right)(?=(most|wards?|hand(ed)?)?\b)", other, caption, flags=re.IGNORECASE)
 
 
-def _columns(listing: Listing, said: dict, unusable: Problems) -> Iterator[tuple[bytes, bytes]]:
-    """Wordings and attributes of each clip as JSON, nothing where there are none."""
-    for name in listing.names:
-        words, attributes = said.get(name, ([], {}))
-        if not words and listing.texts:
-            words = _beside(listing.folder, posixpath.splitext(name)[0] + ".txt", unusable)
-        yield tuple(json.dumps(part).encode() if part else b"" for part in (words, attributes))
+def _json(part: list | dict) -> bytes:
+    return json.dumps(part).encode() if part else b""
 
 
 def _list(item: bytes) -> list[str]:

@@ -49,7 +49,7 @@ def list_folder(folder: str | Path, extensions: Sequence[str] = EXTENSIONS) -> L
             elif name.rpartition("/")[2] in TABLES:
                 tables.append(name)
 
-    names = Packed(clips(), os.fsdecode)
+    names = Packed(clips(), _name)
     if not names:
         kinds = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in seen.items())
         raise UserError(
@@ -90,6 +90,10 @@ def _key(entry: os.DirEntry) -> str | None:
     if entry.is_dir(follow_symlinks=False):
         return entry.name + "/"
     return entry.name if entry.is_file() else None
+
+
+def _name(name: bytes) -> str:
+    return os.fsdecode(name)  # which itself cannot be sent to a worker process
 
 
 def _path(folder: Path, name: bytes) -> Path:
