@@ -54,14 +54,16 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run")
     options, rest = parser.parse_known_args(argv)
     from minivdm.config import load_config, load_preset, parse_overrides
-    from minivdm.training.start import describe, make_task
+    from minivdm.training.start import check_memory, describe, make_task
     from minivdm.training.trainer import Trainer
 
     overrides = parse_overrides(rest) | ({"data.folder": options.data} if options.data else {})
     run = options.run or Path("runs") / f"{options.task}-{options.preset or 'toy'}"
     if options.task == "all":
-        from minivdm.training.chain import train_all
+        from minivdm.training.chain import STAGES, train_all
 
+        for stage in STAGES:
+            check_memory(load_preset(options.preset or "toy", overrides, task=stage, chain=True))
         train_all(options.preset or "toy", run, overrides, options.resume)
         print(f"done: the pipeline is in {run / 'pipeline'}, films in {run / 'films.gif'}")
         return
@@ -76,13 +78,39 @@ def train(argv: list[str]) -> None:
                 raise UserError(f"{run} was trained with {name} {trained}, not {given}; say {trained}")
     else:
         config = load_preset(options.preset or "toy", overrides, task=options.task)
+    planned = check_memory(config)
     task = make_task(config, run if options.resume else None)
     trainer = Trainer(task, config, run, resume=options.resume)
     if trainer.is_main:
-        print(describe(task, trainer))
+        print(describe(task, trainer), planned, sep="\n")
     trainer.run()
     if trainer.is_main:
         print(f"done: checkpoints, samples, loss.png and metrics.jsonl are in {run}")
+
+
+def plan(argv: list[str]) -> None:
+    """say what a training or a film takes before it runs: memory part by part, computing, time, what to change"""
+    parser = _parser("plan", plan)
+    tasks = ["unet3d", "vae2d", "temporal_vae", "toy_t5", "stdit3"]
+    parser.add_argument("--preset", default="toy", help="whose settings; any of them can follow, as in train")
+    parser.add_argument("--task", choices=tasks, help="what to train, or draw films with (default: one after another)")
+    parser.add_argument("--gpu", help="memory of the GPU to plan for, such as 24GB (default: this machine)")
+    parser.add_argument("--sample", action="store_true", help="one film, instead of a training")
+    parser.add_argument("--probe", action="store_true", help="take ten real steps here, on random clips, for the time")
+    options, rest = parser.parse_known_args(argv)
+    from minivdm.config import load_preset, parse_overrides
+    from minivdm.planner.machine import parse_memory
+    from minivdm.planner.report import film_lines, training_lines
+
+    memory, overrides = options.gpu and parse_memory(options.gpu), parse_overrides(rest)
+    if options.probe and (options.gpu or options.sample):
+        raise UserError("--probe takes training steps on this machine: leave --gpu and --sample out")
+    for task in [options.task] if options.task else ["unet3d", "stdit3"] if options.sample else tasks:
+        config = load_preset(options.preset, overrides, task=task)
+        lines = film_lines(config, memory) if options.sample else training_lines(config, memory, options.probe)
+        for line in lines:
+            print(line, flush=True)
+        print()
 
 
 def sample(argv: list[str]) -> None:
@@ -179,7 +207,7 @@ def hint(argv: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
-    function.__name__: function for function in (data, train, sample, judge, parity, check, progress, hint)
+    function.__name__: function for function in (data, plan, train, sample, judge, parity, check, progress, hint)
 }
 
 

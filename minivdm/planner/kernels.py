@@ -51,10 +51,8 @@ class Kernels(TorchFunctionMode):
         kwargs = kwargs or {}
         fused = func is F.scaled_dot_product_attention
         if self.half is not None and (fused or func in HALVED):
-            args, kwargs = (
-                self._cast(args, self.half),
-                dict(zip(kwargs, self._cast(kwargs.values(), self.half), strict=True)),
-            )
+            args = self._cast(args, self.half)
+            kwargs = {name: self._as(value, self.half) for name, value in kwargs.items()}
         elif self.half is not None and func in WIDENED:
             args = self._cast(args, torch.float32)
         if fused:
@@ -67,11 +65,7 @@ class Kernels(TorchFunctionMode):
     def _as(self, value: Any, dtype: torch.dtype) -> Any:
         if isinstance(value, list | tuple):
             return type(value)(self._as(part, dtype) for part in value)
-        if (
-            not isinstance(value, Tensor)
-            or value.dtype not in (torch.float32, *HALVES.values())
-            or value.dtype == dtype
-        ):
+        if not isinstance(value, Tensor) or value.dtype == dtype or value.dtype not in (torch.float32, self.half):
             return value
         if not (isinstance(value, torch.nn.Parameter) and value.requires_grad and dtype == self.half):
             return value.to(dtype)

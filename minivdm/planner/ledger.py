@@ -1,4 +1,4 @@
-"""A step taken without contents: every tensor has a shape and no numbers, and a ledger notes when its memory comes and goes.
+"""A step taken without contents: tensors have shapes and no numbers, and a ledger notes when memory comes and goes.
 
 On the "meta" device torch computes shapes only. The step that is planned is the very step that will run (its network,
 its loss, its backward pass), so gradient checkpointing, kept activations and passing copies are all seen, each when it
@@ -54,8 +54,8 @@ class Affine:
 class Ledger(TorchDispatchMode):
     """Notes all memory that is taken and given back inside `with`, and counts the floating-point operations.
 
-    `clips`, if it is set before the ledger is read: the prime number of clips that the step is taken with (`prime_for`);
-    else everything counts as fixed.
+    clips: the prime number of clips that the step is taken with (`prime_for`), to be set before the ledger is read;
+        else everything counts as fixed.
     """
 
     def __init__(self) -> None:

@@ -42,9 +42,8 @@ def text_encoder(source: str) -> nn.Module:
     for name, sizes in T5_SIZES.items():
         if source.endswith(name):
             return T5Encoder(sizes)
-    raise UserError(
-        f"text encoder {source!r}: no such folder, and its size is not known here; known are toy, {', '.join(T5_SIZES)}"
-    )
+    known = ", ".join(("toy", *T5_SIZES))
+    raise UserError(f"text encoder {source!r}: no such folder, and its size is not known here; known are {known}")
 
 
 def toy_encoder(config: Config) -> T5Encoder:

@@ -4,13 +4,25 @@ from collections.abc import Iterator
 
 from minivdm.errors import UserError
 from minivdm.pipelines.device import pick_device
-from minivdm.planner.advice import changes
+from minivdm.planner.advice import changes, with_settings
 from minivdm.planner.machine import CUDA_CONTEXT, GIB, matmul_rate, memory_at_hand
 from minivdm.planner.memory import Extrapolated, Measured, Moment, largest_batch, measure
 from minivdm.planner.probe import seconds_per_step
 from minivdm.planner.sampling import plan_films
 from minivdm.settings import Config
+from minivdm.training.precision import choose_precision
 
+# What is said elsewhere of models of this family; none of it was measured here.
+UPSTREAM_SIZES = (
+    "  elsewhere    STDiT3 1.1B (Open-Sora reports 03 and 04; 11B is the MMDiT of its version 2.0)",
+    "               T5 v1.1 XXL: 'about 3B' is often said; VAE 384M (Open-Sora 1.2), of which 83M are the 2D VAE",
+)
+UPSTREAM_FILMS = (
+    "  elsewhere    Open-Sora's README, for the 11B MMDiT of version 2.0 and 50 steps, on H100s:",
+    "               256px: 52.5 GB and 60 s on one, with offloading; 768px: 60.3 GB on one, 44.3 GB and 276 s on eight",
+)
+NOMINAL = 100e12  # operations per second of an imagined GPU
+WITHOUT_GPU = "on a GPU that keeps up 100 TFLOP per second; there is none here to be timed"
 # A training is refused only when even this share of what is planned would not fit: plans are off by up to 15 %.
 MARGIN = 0.8
 
@@ -19,6 +31,7 @@ def training_lines(config: Config, memory: int | None, probe: bool = False) -> I
     """The plan of a training. memory: bytes of a GPU to plan for; None: this machine's GPU, or its RAM."""
     here, device = place(memory)
     memory = here if memory is None else memory - CUDA_CONTEXT
+    config = _with_precision(config, device)
     training = config.training
     measured = measure(config, device)
     plan = measured.plan(training.batch_size)
@@ -26,10 +39,13 @@ def training_lines(config: Config, memory: int | None, probe: bool = False) -> I
     size = f"{config.data.frames} frames of {config.data.size}x{config.data.size}"
     yield f"{config.task}, preset {config.preset}: {batches} of {size}, {training.precision}, on a {device.upper()}"
     yield _parameters(plan.parameters)
-    yield f"  compute      {_flops(plan.flops)} per step, {_flops(plan.flops * training.steps)} in {training.steps:,} steps"
+    in_all = f"{_flops(plan.flops * training.steps)} in {training.steps:,} steps"
+    yield f"  compute      {_flops(plan.flops)} per step, {in_all}"
     yield from _moments(plan.moments, "memory")
     yield from _moments(plan.ram, "RAM beside")
     most = largest_batch(measured, memory)
+    if config.preset == "full" and config.task == "stdit3":
+        yield from UPSTREAM_SIZES
     yield f"  there are    {_gb(memory)}: " + (f"batches of up to {most:,} clips fit" if most else "not one clip fits")
     if plan.peak.total > memory:
         yield from _advice(config, device, memory, measured)
@@ -46,26 +62,63 @@ def film_lines(config: Config, memory: int | None) -> Iterator[str]:
     yield _parameters(plan.parameters)
     yield "  compute      " + ", ".join(f"{name} {_flops(flops)}" for name, flops in plan.flops.items())
     yield from _moments(plan.moments, "memory")
+    if config.preset == "full" and config.task == "stdit3":
+        yield from UPSTREAM_FILMS
     fits = "fits" if plan.peak.total <= memory else f"does not fit: {_shortage(plan.moments, memory)}"
     yield f"  there are    {_gb(memory)}: it {fits}"
-    seconds = sum(plan.flops.values()) / matmul_rate(pick_device(), "fp32")
-    yield f"  time         at least {_duration(seconds)} on this machine, whose matrix products were timed just now"
+    flops = sum(plan.flops.values())
+    if device == "gpu" and pick_device().type == "cpu":
+        yield f"  time         {_duration(flops / NOMINAL)} {WITHOUT_GPU}"
+        return
+    seconds = flops / matmul_rate(pick_device(), "fp32")
+    yield f"  time         at least {_duration(seconds)} on this machine: as if all were matrix products, timed just now"
 
 
-def refuse_if_too_large(config: Config) -> str:
-    """A line about the training that is about to start; UserError when it cannot fit in the memory at hand."""
+def check_training(config: Config, processes: int = 1) -> str:
+    """A line about the training that is about to start; UserError when it cannot fit in the memory at hand.
+
+    processes: that share the batches. Where no plan can be made the line says so, and nothing is refused.
+    """
     memory, device = place(None)
-    measured = measure(config, device)
-    plan = measured.plan(config.training.batch_size)
-    said = f"plan: {_gb(plan.peak.total)} of {_gb(memory)}, {_flops(plan.flops)} per step"
-    if MARGIN * plan.peak.total <= memory:
-        return said
+    config = _with_precision(config, device)
+    batch = max(1, config.training.batch_size // processes)
+    config = with_settings(config, {"training.batch_size": batch})
+    try:
+        measured = measure(config, device)
+    except (UserError, RuntimeError, NotImplementedError) as error:
+        return f"no plan of its memory: {' '.join(str(error).split())[:120]}"
+    plan = measured.plan(batch)
+    needed = plan.peak.total
+    if MARGIN * needed <= memory:
+        return f"plan: {_gb(needed)} of {_gb(memory)}, {_flops(plan.flops)} per step"
     *_, last = [None, *changes(config, device, memory, measured)]
-    way = "use a smaller preset" if last is None else f"{last.options} takes {_gb(last.plan.peak.total)}"
+    found = f"training {config.task} takes about {_gb(needed)}, and {_gb(memory)} are free here"
+    if last is None or last.plan.peak.total > memory:
+        raise UserError(f"{found}; expected {_gb(MARGIN * needed)} at least: take a smaller preset or a larger machine")
+    raise UserError(f"{found}; with {last.options} it takes {_gb(last.plan.peak.total)}")
+
+
+def check_films(config: Config, films: int) -> str:
+    """A line about the films that are about to be drawn together; UserError when they cannot fit in the memory here."""
+    memory, device = place(None)
+    try:
+        plan = plan_films(config, device, films, streaming=False)
+    except (UserError, RuntimeError, NotImplementedError) as error:
+        return f"no plan of its memory: {' '.join(str(error).split())[:120]}"
+    needed = plan.peak.total
+    if MARGIN * needed <= memory:
+        return f"plan: {_gb(needed)} of {_gb(memory)}, {_flops(sum(plan.flops.values()))} for {films} at once"
     raise UserError(
-        f"training {config.task} with preset {config.preset} takes about {_gb(plan.peak.total)}, and {_gb(memory)} are "
-        f"free here; {way}; see `minivdm plan --preset {config.preset} --task {config.task}`"
+        f"{films} films of {config.data.frames} frames of {config.data.size}x{config.data.size} take about "
+        f"{_gb(needed)}, and {_gb(memory)} are free here; {_shortage(plan.moments, memory)}"
     )
+
+
+def _with_precision(config: Config, device: str) -> Config:
+    """What "auto" will be: half precision on a GPU; on a CPU, where it is fast."""
+    if config.training.precision != "auto":
+        return config
+    return with_settings(config, {"training.precision": "bf16" if device == "gpu" else choose_precision("auto")[0]})
 
 
 def place(memory: int | None) -> tuple[int, str]:
@@ -80,16 +133,18 @@ def _advice(config: Config, device: str, memory: float, measured: Measured | Ext
     for change in changes(config, device, memory, measured):
         after = change.plan.peak.total
         fits = after <= memory
-        yield f"  {'fits' if fits else 'not yet'}{'' if fits else ''}".ljust(15) + (
-            f"{change.options}: {_gb(after)}, saves {_gb(before - after)}; costs {change.cost}"
-        )
+        saved = f"{_gb(after)}, saves {_gb(before - after)}; costs {change.cost}"
+        yield f"  {'fits' if fits else 'not yet':<13}{change.options}: {saved}"
     if not fits:
-        yield "  no change of these makes it fit: take a smaller preset, or a larger machine"
+        yield "  nothing here makes it fit: take a smaller preset, or a larger machine"
 
 
 def _parameters(parts: dict[str, float]) -> str:
-    named = ", ".join(f"{name} {_count(number)}" for name, number in sorted(parts.items(), key=lambda part: -part[1]))
-    return f"  parameters   {_count(sum(parts.values()))}: {named}"
+    total = sum(parts.values())
+    large = {name: number for name, number in parts.items() if number >= 0.005 * total}
+    named = [f"{name} {_count(number)}" for name, number in sorted(large.items(), key=lambda part: -part[1])]
+    rest = total - sum(large.values())
+    return f"  parameters   {_count(total)}: {', '.join(named + ([f'others {_count(rest)}'] if rest else []))}"
 
 
 def _moments(moments: tuple[Moment, ...], label: str) -> Iterator[str]:
@@ -107,16 +162,17 @@ def _shortage(moments: tuple[Moment, ...], memory: float) -> str:
 
 
 def _time(config: Config, flops: float, device: str, probe: bool) -> Iterator[str]:
-    here = pick_device()
+    here, steps = pick_device(), config.training.steps
     if probe:
         seconds = seconds_per_step(config, here)
         how = "of ten real steps on this machine, with random clips"
+    elif device == "gpu" and here.type == "cpu":
+        yield f"  time         {_duration(flops * steps / NOMINAL)} in all {WITHOUT_GPU}"
+        return
     else:
         seconds = flops / matmul_rate(here, "fp32" if here.type == "cpu" else config.training.precision)
-        how = (
-            "at least, on this machine: as if all were matrix products, which were timed just now; --probe takes steps"
-        )
-    yield f"  time         {_duration(seconds)} per step, {_duration(seconds * config.training.steps)} in all ({how})"
+        how = "at least: as if all were matrix products, which were timed just now; --probe takes real steps"
+    yield f"  time         {_duration(seconds)} per step, {_duration(seconds * steps)} in all ({how})"
 
 
 def _gb(size: float) -> str:

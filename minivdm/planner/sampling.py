@@ -16,6 +16,7 @@ from minivdm.planner.memory import SHORT, Moment, byte_size, count
 from minivdm.planner.parts import text_encoder, video_vae
 from minivdm.planner.workloads import clip_shape, unet_pipeline
 from minivdm.settings import Config
+from minivdm.vae.video import VideoAutoencoder
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,15 @@ class FilmPlan:
         return max((m for m in self.moments if "streaming" not in m.name), key=lambda moment: moment.total)
 
 
-def plan_films(config: Config, device: str, films: int = 1) -> FilmPlan:
-    """The plan for films like the data of `config`, with its sampler. UserError for a task that draws none."""
+def plan_films(config: Config, device: str, films: int = 1, streaming: bool = True) -> FilmPlan:
+    """The plan for films like the data of `config`, with its sampler. UserError for a task that draws none.
+
+    streaming: look at decoding piece by piece as well.
+    """
     if config.task == "unet3d":
         return _unet_films(config, device, films)
     if config.task == "stdit3":
-        return _text_to_video_films(config, device, films)
+        return _text_to_video_films(config, device, films, streaming)
     raise UserError(f"task {config.task} draws no films: expected unet3d or stdit3")
 
 
@@ -70,27 +74,25 @@ def words_guided(config: Config) -> bool:
     return config.sampling.guidance != 1 and (config.task == "stdit3" or config.unet3d.captions)
 
 
-def _text_to_video_films(config: Config, device: str, films: int) -> FilmPlan:
+def _text_to_video_films(config: Config, device: str, films: int, streaming: bool) -> FilmPlan:
     data, flow = config.data, config.flow
-    encoder, (reading, reading_flops) = _run(
-        config,
-        device,
-        lambda: text_encoder(flow.text),
-        lambda net, n: net(torch.zeros(n, flow.tokens, dtype=torch.long)),
-        films,
-    )
+
+    def read(net: nn.Module, texts: int) -> Tensor:
+        return net(torch.zeros(texts, flow.tokens, dtype=torch.long))
+
+    def decode(vae: VideoAutoencoder, films: int) -> Tensor:
+        return vae.decode(_latents(vae, config, films), num_frames=data.frames)
+
+    def stream(vae: VideoAutoencoder, films: int) -> None:
+        for _ in vae.decode_stream(_latents(vae, config, films).split(1, dim=2), data.frames):
+            pass
+
+    encoder, (reading, reading_flops) = _run(config, device, lambda: text_encoder(flow.text), read, films)
+    vae, (whole, decoding_flops) = _run(config, device, lambda: video_vae(flow.vae, config), decode, films)
+    decoding = {"decoding whole": whole}
+    if streaming and (vae.temporal is None or vae.temporal.streams or vae.micro_frame_size):
+        decoding["decoding, streaming"] = _run(config, device, lambda: video_vae(flow.vae, config), stream, films)[1][0]
     width = encoder.config.d_model
-    decode = {
-        "decoding whole": lambda vae, n: vae.decode(_latents(vae, config, n), num_frames=data.frames),
-        "decoding, streaming": lambda vae, n: _stream(vae, _latents(vae, config, n), data.frames),
-    }
-    weights, found, flops, parameters = 0, {}, {"text": reading_flops}, {}
-    for name, run in decode.items():
-        vae, (peak, operations) = _run(config, device, lambda: video_vae(flow.vae, config), run, films)
-        if name == "decoding whole":
-            flops[name] = operations
-        if name == "decoding whole" or vae.temporal is None or vae.temporal.streams or vae.micro_frame_size:
-            found[name] = peak
     latent = vae.get_latent_size((data.frames, data.size, data.size))
     sizes = {"in_channels": vae.channels, "caption_channels": width, "model_max_length": flow.tokens}
 
@@ -109,24 +111,15 @@ def _text_to_video_films(config: Config, device: str, films: int) -> FilmPlan:
     standing = {"denoiser": weights, "VAE": byte_size(vae), "text encoder": byte_size(encoder)}
     moments = [Moment("reading the text", standing | {"activations": reading})]
     moments.append(Moment("denoising", standing | {"activations": peak}))
-    moments += [Moment(name, standing | {"activations": bytes}) for name, bytes in found.items()]
-    flops = {
-        "text": reading_flops,
-        "denoising": operations * config.sampling.steps,
-        **{k: v for k, v in flops.items() if k != "text"},
-    }
+    moments += [Moment(name, standing | {"activations": size}) for name, size in decoding.items()]
+    flops = {"text": reading_flops, "denoising": operations * config.sampling.steps, "decoding": decoding_flops}
     counts = {"denoiser": parameters, "VAE": count(vae), "text encoder": count(encoder)}
     return FilmPlan(counts, tuple(moments), flops)
 
 
-def _latents(vae: Any, config: Config, films: int) -> Tensor:
+def _latents(vae: VideoAutoencoder, config: Config, films: int) -> Tensor:
     size = (config.data.frames, config.data.size, config.data.size)
     return torch.randn(films, vae.channels, *vae.get_latent_size(size))
-
-
-def _stream(vae: Any, z: Tensor, frames: int) -> None:
-    for _ in vae.decode_stream(z.split(1, dim=2), frames):
-        pass
 
 
 def _run(

@@ -1,5 +1,6 @@
-"""The task that a configuration names, and a line about it."""
+"""The task that a configuration names, whether the machine has room for it, and a line about it."""
 
+import os
 from pathlib import Path
 
 from minivdm.config import Config
@@ -20,6 +21,13 @@ def make_task(config: Config, run: Path | None = None) -> Task:
 
         return ToyT5Task(config)
     return {"vae2d": Vae2dTask, "temporal_vae": TemporalVaeTask, "stdit3": Stdit3Task}[config.task](config)
+
+
+def check_memory(config: Config) -> str:
+    """A line about the memory that this training will take, before any is; UserError when there is too little here."""
+    from minivdm.planner.report import check_training
+
+    return check_training(config, processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def describe(task: Task, trainer: Trainer) -> str:
