@@ -19,12 +19,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import FullyShardedDataParallelPlugin, gather_object
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from minivdm.training.ema import EMA
 
@@ -37,6 +35,8 @@ def make_accelerator(precision: str, model: nn.Module) -> Accelerator:
     under_torchrun, sharded = "LOCAL_RANK" in os.environ, os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     plugin = None
     if under_torchrun and sharded:
+        from torch.distributed.fsdp import MixedPrecisionPolicy  # its import takes a second
+
         plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2,
             reshard_after_forward=True,
@@ -50,9 +50,13 @@ def make_accelerator(precision: str, model: nn.Module) -> Accelerator:
         cpu=under_torchrun and not torch.cuda.is_available(),  # else processes without GPUs do not find each other
         fsdp_plugin=plugin,
     )
-    if plugin is not None:
-        # Accelerate takes its plugin on GPUs only, and only from the first Accelerator of a process.
-        accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
+    known: dict[str, Any] = {}
+    if accelerator.device.type == "cpu":
+        known["device"] = torch.device("cpu")  # of several processes it is "cpu:0", which torch.load refuses
+    if plugin is not None:  # accelerate takes it on GPUs only, and only from the first Accelerator of a process
+        known |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+    for state in (PartialState(), accelerator.state):
+        vars(state).update(known)
     return accelerator
 
 
@@ -81,7 +85,7 @@ def whole(values: Any, keep: bool = True) -> Any:
         return {name: whole(value, keep) for name, value in values.items()}
     if isinstance(values, list | tuple):
         return type(values)(whole(value, keep) for value in values)
-    if not isinstance(values, DTensor):
+    if not _is_sharded(values):
         return values
     together = values.detach().full_tensor()
     return together.cpu() if keep else together.new_empty(0)
@@ -106,7 +110,7 @@ def load_optimizer(optimizer: AcceleratedOptimizer, saved: dict[str, Any]) -> No
 @contextlib.contextmanager
 def put_together(module: nn.Module, keep: bool) -> Iterator[None]:
     """Within, the weights of `module` are whole where `keep` is on. All processes must enter."""
-    shares = {name: weight for name, weight in module.named_parameters() if isinstance(weight, DTensor)}
+    shares = {name: weight for name, weight in module.named_parameters() if _is_sharded(weight)}
     for name, share in shares.items():
         together = share.full_tensor()
         if keep:
@@ -135,10 +139,17 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)))
 
 
+def _is_sharded(value: Any) -> bool:
+    """Whether it is a DTensor, of which a process holds a share; asked without importing that class."""
+    return hasattr(value, "full_tensor")
+
+
 def _share(value: Any, like: Tensor | None) -> Any:
     """This process's share of a whole tensor, where `like` is one of the same shape."""
-    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+    if not _is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
