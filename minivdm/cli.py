@@ -12,8 +12,11 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
 def data(argv: list[str]) -> None:
-    """render a folder of fireworks clips with captions"""
+    """render fireworks clips with captions, or report on a folder of clips"""
+    if argv[:1] == ["report"]:
+        return _data_report(argv[1:])
     parser = _parser("data", data)
+    parser.epilog = "minivdm data report DIR: what is in a folder of your own, and what to do about it"
     parser.add_argument("world", choices=["fireworks"], help="what to render")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--clips", type=int, default=256, help="how many")
@@ -41,6 +44,26 @@ def data(argv: list[str]) -> None:
         fps=options.fps,
     )
     print(f"wrote {options.clips} clips and captions.jsonl to {options.out}")
+
+
+def _data_report(argv: list[str]) -> None:
+    """say what is in a folder of clips: lengths, sizes, captions, bad files, copies, buckets, and what to do"""
+    parser = _parser("data report", _data_report)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, help="folder to write report.md with plots to")
+    parser.add_argument("--buckets", help="data.buckets to try, such as '[{size: 32px, frames: 9, batch: 16}]'")
+    parser.add_argument("--multiple", type=int, default=8, help="sides of buckets are multiples of it (toy: 8)")
+    options = parser.parse_args(argv)
+    from minivdm.config import load_preset, parse_overrides
+    from minivdm.data.report import survey
+    from minivdm.data.report_page import as_text, write_page
+
+    given = parse_overrides(["--data.buckets", options.buckets]) if options.buckets else {}
+    buckets = load_preset("toy", given | {"data.folder": str(options.folder)}, task="stdit3").data.buckets
+    found = survey(options.folder, buckets, options.multiple)
+    print(as_text(found))
+    if options.out:
+        print(f"\nwrote {write_page(found, options.out)}, with plots")
 
 
 def train(argv: list[str]) -> None:
@@ -245,7 +268,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse that answers a mistake in one line."""
 
     def error(self, message: str) -> None:
-        raise UserError(f"{message} (minivdm {self.prog.split()[-1]} --help)")
+        raise UserError(f"{message} ({self.prog} --help)")
 
 
 def _parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
