@@ -17,7 +17,7 @@ from minivdm.course.submissions import submissions
 from minivdm.errors import UserError
 
 IMPORTS = "import os, socket, subprocess, sys\nimport torch\nimport nosuchpackage"
-SWALLOWS = "while True:\n        try:\n            while True: pass\n        except Exception: pass"
+SWALLOWS = "while True:\n        try:\n            while True: sum(range(9))\n        except Exception: pass"
 NASTY = {  # what comes of it, the answer, and words that say why
     "01.linear_betas": ("never ends", "while True: pass", "stopped after"),
     "01.cosine_betas": ("out of memory", "return torch.empty(25 * 10**9)", "allocate"),
@@ -76,7 +76,7 @@ def test_whatever_answers_do_every_student_gets_a_row(folder, tmp_path):
     results = class_progress(folder, tmp_path / "class.csv", show=lines.append)
     found = {result.student: result for result in results}
     assert list(found) == ["=broken", "good ñ", "nasty"]
-    assert lines[0].split() == ["student", *(f"{n:02d}" for n in range(1, 10)), "all"]
+    assert lines[0].split() == ["student", *(f"{n:02d}" for n in range(1, 11)), "all"]
     rows = {
         result.student: line.removeprefix(result.student).split()
         for result, line in zip(results, lines[1:4], strict=True)

@@ -23,6 +23,7 @@ REQUIRED = """
 08.patchify 08.unpatchify 08.modulate 08.space_time_rearrange 08.pos_embed_2d 08.flow_interpolate 08.flow_loss
 08.euler_sample 08.shift_timestep
 09.text_mask 09.masked_cross_attention 09.null_dropout 09.image_guidance 09.oscillate 09.freeze_frames 09.generate
+10.memory_plan 10.clip_order 10.ema_warmup 10.accumulate 10.loss_scale_step 10.first_not_finite 10.atomic_save
 """.split()
 # Right answers in other words, and patterns of mutants that are right too, from every file of them.
 OTHERS = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("exercise_alternatives*.py"))]

@@ -33,7 +33,7 @@ def test_table_has_nine_notebooks_and_counts_the_workbook(course):
     (course / "workbook" / "01.snr.py").write_text("snr = None")
     table = progress_table()
     rows = [line for line in table.splitlines() if line[:2].isdigit() and line[2] == " "]
-    assert [row[:2] for row in rows] == [f"{n:02d}" for n in range(1, 10)]
+    assert [row[:2] for row in rows] == [f"{n:02d}" for n in range(1, 11)]
     assert "✓ snr" in table and "· gaussian_kl" in table and "1 of 8" in rows[0] and "0 of 10" in rows[8]
     assert f"1 of {len(exercises())} exercises" in table
     assert max(map(len, table.splitlines()[:-1])) <= 110

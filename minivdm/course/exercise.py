@@ -24,7 +24,7 @@ from minivdm.errors import UserError
 if TYPE_CHECKING:
     from minivdm.course.compare import Problem
 
-NUM_NOTEBOOKS = 9
+NUM_NOTEBOOKS = 10
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,9 @@ def fresh(value: Any, requires_grad: bool = False) -> Any:
 def _same_input(now: Any, before: Any) -> bool:
     if not isinstance(before, torch.Tensor):
         return True
-    return now.dtype == before.dtype and now.shape == before.shape and bool((now == before).all())
+    if now.dtype != before.dtype or now.shape != before.shape:
+        return False
+    return bool(((now == before) | (now.isnan() & before.isnan())).all())
 
 
 def _random_states() -> dict[str, Any]:
