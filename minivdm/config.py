@@ -9,6 +9,7 @@ Unknown names and impossible values are one-line `UserError`s.
 
 import dataclasses
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"option --{name} has no value; write --{name} VALUE")
             value = rest.pop(0)
-        overrides[name] = yaml.safe_load(value) if value else value
+        try:
+            overrides[name] = _from_yaml(value) if value else value
+        except ValueError as error:
+            raise UserError(f"option --{name} is {value!r}, which is no YAML ({error}); put text in quotes") from None
     return overrides
 
 
@@ -117,7 +121,7 @@ def _explain(values: dict[str, Any], error: Exception) -> str:
             kind = fields[name].type if name in fields else "another type"
             expected = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
             expected = expected.replace("typing.", "")
-            return f"setting {name} is {value!r}; expected {expected}"
+            return f"setting {name} is {reprlib.repr(value)}; expected {expected}"
     return f"impossible setting: {text}"
 
 
@@ -133,12 +137,29 @@ def _read_preset(name: str, task: str, chain: bool = False) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+        values = _from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}; expected settings such as 'seed: 0'")
     return values or {}
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Without aliases, by which ten lines can stand for more values than a machine has memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases such as *name are not taken; write the value out")
+        return super().compose_node(parent, index)
+
+
+def _from_yaml(text: str) -> Any:
+    """What a text says in YAML. Raises ValueError, in one line."""
+    try:
+        return yaml.load(text, _PlainLoader)
+    except Exception as error:  # beside its own errors, whatever its readers of numbers and dates raise
+        raise ValueError(" ".join(f"{error}".split()) or type(error).__name__) from None
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

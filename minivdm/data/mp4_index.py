@@ -25,19 +25,22 @@ def video_tracks(data: bytes) -> io.BytesIO:
     """A file that reads as `data` does, without its other tracks. Raises ValueError when the index is too large."""
     file, samples, edits = io.BytesIO(data), 0, 0
     for tag, start, end in _boxes(data, 0, len(data)):
+        if end > len(data):
+            raise ValueError(f"truncated MP4: it holds {len(data):,} of {end:,} bytes")
         if tag == b"mdat":  # the frames, in which any letters can stand
             continue
         if ELSEWHERE.search(data, start - 4, end):
             raise ValueError("an MP4 in fragments; join them: ffmpeg -i OLD.mp4 -c copy NEW.mp4")
-        tracks = _boxes(data, start, end) if tag == b"moov" else ()
-        hidden = [box for box in tracks if _is_track_without_video(data, box)]
-        for _, place, _ in hidden:
+        inner = _boxes(data, start, end) if tag == b"moov" else ()
+        hidden = [(place, min(stop, end)) for name, place, stop in inner if name == b"trak"]
+        hidden = [(place, stop) for place, stop in hidden if not _is_video(data[place:stop])]
+        for place, _ in hidden:
             file.seek(place - 4)
             file.write(HIDDEN)
         # Boxes are looked for by their letters and not by their place: FFmpeg takes them at any, and reads beyond the
         # end of one that is too short.
         for found in COUNTS.finditer(data[start : end + 12]):
-            if not any(place <= start + found.start() < stop for _, place, stop in hidden):
+            if not any(place <= start + found.start() < stop for place, stop in hidden):
                 samples += int.from_bytes(found[1] or b"", "big")
                 edits += int.from_bytes(found[2] or b"", "big")
     check_film_size(samples, 0)
@@ -48,7 +51,7 @@ def video_tracks(data: bytes) -> io.BytesIO:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(tag, start and end of the content) of each box between two places, measured as FFmpeg measures them."""
+    """(tag, start and end of the content) of each box that begins between two places; its end may lie beyond."""
     while at + 8 <= end:
         size, tag = struct.unpack_from(">I4s", data, at)
         start = at + 8
@@ -58,11 +61,10 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
             size = end - start + 8
         if size < 8:
             return
-        at = min(start + size - 8, end)
+        at = start + size - 8
         yield tag, start, at
 
 
-def _is_track_without_video(data: bytes, box: tuple[bytes, int, int]) -> bool:
-    tag, start, end = box
-    kinds = re.findall(rb"hdlr.{8}(.{4})", data[start:end], re.DOTALL)
-    return tag == b"trak" and (b"vide" not in kinds or b"soun" in kinds)
+def _is_video(track: bytes) -> bool:
+    kinds = re.findall(rb"hdlr.{8}(.{4})", track, re.DOTALL)
+    return b"vide" in kinds and b"soun" not in kinds

@@ -28,6 +28,8 @@ def read_webp(data: bytes) -> Iterator[tuple[np.ndarray, Fraction]]:
     announced = 8 + int.from_bytes(data[4:8], "little")
     if len(data) < announced:
         raise ValueError(f"truncated WebP: it holds {len(data)} of {announced} bytes")
+    if data[12:16] == b"VP8X":  # the canvas, for which libwebp takes memory before it says how large it is
+        check_frame_size(*(1 + int.from_bytes(data[place : place + 3], "little") for place in (24, 27)))
     image = Image.open(io.BytesIO(data), formats=["WEBP"])
     check_frame_size(*image.size)
     check_film_size(image.n_frames, image.n_frames * image.width * image.height)
