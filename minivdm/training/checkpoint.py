@@ -127,10 +127,25 @@ def read_tensors(path: Path) -> Tensors:
         raise UserError(f"cannot read weights {path}: {' '.join(str(error).split())}") from None
 
 
+def read_optimizer(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `optimizer`. Raises UserError for anything but tensors, numbers and names."""
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        if "optimizer" not in saved:
+            raise KeyError("optimizer")
+        return saved
+    except Exception as error:  # of a pickle that would run code, or is damaged, there are many kinds
+        kind = type(error).__name__
+        advice = "expected numbers alone, from a run of yours: start the run without --resume"
+        raise UserError(
+            f"{path} is not the state of an optimiser ({kind}), and nothing in it was run; {advice}"
+        ) from None
+
+
 def _problem(path: Path) -> str | None:
     try:
-        hashes = json.loads((path / "state.json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
+        hashes = dict(json.loads((path / "state.json").read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
         return "state.json is unreadable"
     for name, expected in hashes.items():
         file = path / name

@@ -24,7 +24,14 @@ from minivdm.config import Config
 from minivdm.errors import UserError
 from minivdm.training.allocator import keep_freed_memory
 from minivdm.training.batches import Batch, Batches
-from minivdm.training.checkpoint import list_checkpoints, load_newest, read_tensors, replace_files, save_checkpoint
+from minivdm.training.checkpoint import (
+    list_checkpoints,
+    load_newest,
+    read_optimizer,
+    read_tensors,
+    replace_files,
+    save_checkpoint,
+)
 from minivdm.training.interrupts import Interrupted, finish_the_step, stopped
 from minivdm.training.learning_rate import learning_rate
 from minivdm.training.not_finite import blame, restore
@@ -265,7 +272,7 @@ class Trainer:
             self.accelerator.print(line)
         load_model(self._unwrapped, read_tensors(folder / "model.safetensors"))
         load_model(self.ema.module, read_tensors(folder / "ema.safetensors"))
-        saved = torch.load(folder / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
+        saved = read_optimizer(folder / "optimizer.pt", self.accelerator.device)
         load_optimizer(self.optimizer, saved["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in saved:
             self.accelerator.scaler.load_state_dict(saved["scaler"])

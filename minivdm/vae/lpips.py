@@ -157,7 +157,10 @@ def _published(files: Sequence[str | Path]) -> dict[str, Tensor]:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file; expected weights of {needed}")
-        weights |= load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        try:
+            weights |= load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        except Exception as error:  # of a pickle that would run code, or is damaged, there are many kinds
+            raise UserError(f"cannot read {path} ({type(error).__name__}); expected weights of {needed}") from None
     ours = {
         f"trunk.features.{place}.{part}": f"features.{place}.{part}"
         for place in VGG16_LAYERS
