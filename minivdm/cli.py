@@ -190,7 +190,7 @@ def parity(argv: list[str]) -> int:
 def check(argv: list[str]) -> int:
     """check the exercises of your notebooks: a number such as 02, or all"""
     parser = _parser("check", check)
-    parser.add_argument("which", help="01 to 09, or all")
+    parser.add_argument("which", help="01, 02, …, or all")
     options = parser.parse_args(argv)
     from minivdm.course.progress import check_notebooks
 

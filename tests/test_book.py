@@ -100,7 +100,7 @@ def test_other_files_are_never_cleared_away(folder, tmp_path):
             '<msub><mover accent="true"><mi>α</mi><mo stretchy="false">¯</mo></mover><mi>t</mi></msub>',
         ),
         (r"\mathbb E\,x", '<mi mathvariant="normal">𝔼</mi><mspace width="0.167em"></mspace><mi>x</mi>'),
-        (r"\text{two words}", "<mtext>two words</mtext>"),
+        (r"\text{two words }", "<mtext>two\u00a0words\u00a0</mtext>"),
         ("10^{-4}", "<msup><mn>10</mn><mrow><mo>−</mo><mn>4</mn></mrow></msup>"),
     ],
 )

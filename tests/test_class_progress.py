@@ -25,7 +25,7 @@ NASTY = {  # what comes of it, the answer, and words that say why
     "01.noise_one_step": ("wrong", "open('here.txt', 'w').write('x')\n    return 1", "It wrote here.txt"),
     "01.noise_chain": ("left the process", "os._exit(3)", "status 3"),
     "01.snr": ("passed", "print('flood ' * 10**6)\n    return alphas_cumprod / (1 - alphas_cumprod)", "It printed"),
-    "01.first_noisy_step": ("wrong", "open(OUTSIDE, 'w').write('x')", "only into the folder it runs in"),
+    "01.first_noisy_step": ("wrong", "open(OUTSIDE, 'w').write('x')", "only into its own folder"),
     "01.gaussian_kl": ("not written", "raise NotImplementedError", "not written yet"),
     "02.extract": ("never ends", SWALLOWS, "stopped after"),
     "02.q_sample": ("wrong", "socket.create_connection(('127.0.0.1', 9))", "no network"),
@@ -93,8 +93,10 @@ def test_whatever_answers_do_every_student_gets_a_row(folder, tmp_path):
     for name, (_, _, words) in NASTY.items():
         finding = nasty.finding(name)
         assert words in f"{finding.said} {finding.beside}", name
-    assert any("No module named 'nosuchpackage'" in line for line in nasty.notes)
-    assert any("is not Python" in line for line in nasty.notes)
+    (missing,) = (
+        line for line in lines if line.startswith("nasty: 02.predict_v missing: any name.ipynb, cell 0, line 3")
+    )
+    assert "No module named 'nosuchpackage'; any name.ipynb, cell 14 is not Python: " in missing
     assert any(line.startswith("nasty: 02.extract never ends: stopped after") for line in lines), nasty.remarks()
     assert "=broken: 02.ipynb is no text in UTF-8" in lines
     assert not (tmp_path / "outside.txt").exists()

@@ -33,7 +33,7 @@ PATIENCE_S = 60.0  # for all calls of one exercise, or for the imports of one no
 STARTING_S = 300.0  # until torch is loaded from a slow disk; not the answer's time
 MEMORY = 4 * 2**30  # bytes beyond what Python and torch take
 NUMBERS = range(1, NUM_NOTEBOOKS + 1)
-ORDINARY = ("passed", "wrong", "not written", "missing")  # everything else gets a line under the table
+EXPECTED = ("passed", "wrong", "not written", "missing")  # everything else gets a line under the table
 KEPT = ("PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
@@ -53,9 +53,6 @@ class Result:
         if exercise_id not in self.findings or finding.outcome == "passed":
             self.findings[exercise_id] = finding
 
-    def note(self, lines: Sequence[str]) -> None:
-        self.notes += [line for line in lines if line not in self.notes]
-
     def count(self, notebook: int | None = None) -> str:
         """`passed/all` of one notebook, or of the whole course."""
         ids = [each.id for each in exercises().values() if notebook in (None, each.notebook)]
@@ -63,7 +60,8 @@ class Result:
 
     def remarks(self) -> list[str]:
         """Lines for the teacher: what did not run, and what ran in an unusual way."""
-        odd = {key: each for key, each in self.findings.items() if each.outcome not in ORDINARY or each.beside}
+        odd = {key: each for key, each in self.findings.items() if each.outcome not in EXPECTED or each.beside}
+        odd |= {key: each for key, each in self.findings.items() if each.outcome == "missing" and each.said}
         told = [f"{key} {each.outcome}: {each.said} {each.beside}" for key, each in odd.items()]
         return [printable(" ".join(line.split())) for line in self.notes + told]
 
@@ -116,7 +114,7 @@ def judge(submission: Submission) -> Result:
     result = Result(submission.student, notes=list(submission.unreadable))
     left = [source for source in submission.sources if source.exercises]
     if not left:
-        result.note(["no exercise found: no notebook with a line such as `# exercise: 02.q_sample`, and no workbook"])
+        result.notes.append("no exercise found: no notebook with a line like `# exercise: 02.q_sample`, no workbook")
     while left:
         left = _try(left, result)
     return result
@@ -138,7 +136,6 @@ def _try(sources: list[Source], result: Result) -> list[Source]:
                     return []
                 at = news.get("start", at)
                 patience = PATIENCE_S if at[1] else STARTING_S  # imports may be slow
-                result.note(news.get("problems", []))
                 if "finding" in news:
                     result.add(at[1], Finding(**news["finding"]))
             died = True
@@ -162,13 +159,15 @@ def _try(sources: list[Source], result: Result) -> list[Source]:
 
 def _process(folder: str) -> subprocess.Popen:
     """A Python of its own in `folder`, which sees nothing of our environment but where programs and libraries are."""
+    place = Path(folder, "answers")  # beside what libraries keep in a home
+    place.mkdir()
     home = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR"), folder)
     python = {"PYTHONPATH": str(PACKAGE.parent), "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     quiet = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "HF_HUB_OFFLINE": "1"}
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "minivdm.course.trial"],
-        cwd=folder,
+        cwd=place,
         env=kept | home | python | quiet,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

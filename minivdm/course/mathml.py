@@ -23,6 +23,7 @@ ACCENT = {"bar": "¯", "hat": "^", "tilde": "~", "vec": "→", "overline": "¯"}
 BIG = {"big": "1.2em", "Big": "1.8em", "bigg": "2.4em", "Bigg": "3em"}
 DOUBLE = dict(zip("CEHNPQRZ", "ℂ𝔼ℍℕℙℚℝℤ", strict=True))
 SCRIPT = dict(zip("BEFHILMNR", "ℬℰℱℋℐℒℳ𝒩ℛ", strict=True))
+NO_BREAK = "\N{NO-BREAK SPACE}"
 FENCES = set("()[]|‖⟨⟩⌊⌋⌈⌉{}∣")
 
 
@@ -151,8 +152,8 @@ class _Reader:
         if name in ("mathrm", "operatorname"):
             text = self.raw()
             return self.function(text) if name == "operatorname" else f'<mi mathvariant="normal">{escape(text)}</mi>'
-        if name == "text":
-            return f"<mtext>{escape(self.raw()).replace(' ', ' ')}</mtext>"
+        if name == "text":  # its spaces count, which MathML would drop at the ends
+            return f"<mtext>{escape(self.raw()).replace(' ', NO_BREAK)}</mtext>"
         if name in ("mathbb", "mathcal"):
             text = self.raw() if self.peek() == "{" else self.take()
             alphabet = DOUBLE if name == "mathbb" else SCRIPT

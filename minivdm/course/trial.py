@@ -2,7 +2,7 @@
 
 It reads one job as JSON from its standard input, and says on what was its standard output, one JSON line each, what it
 is about to try and what came of it. Before it runs a line of theirs it gives up what an answer does not need: memory,
-large files, the network, other programs, and writing anywhere but in the folder it stands in.
+large files, the network, other programs, and writing anywhere but in the folder made for it.
 
 The guard is an audit hook and a few resource limits. It stops accidents and careless code. It is no sandbox: who means
 harm finds a way round it (`ctypes`, for one), so run the code of people you do not trust in a virtual machine.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 MOST_WRITTEN = 64 * 2**20  # bytes in one file
+MOST_PROBLEMS = 4  # that are told; the first one is mostly the cause of the rest
 MUCH_PRINTED = 10_000  # characters; a line or two while trying things out is nobody's business
 NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo")
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn")
@@ -31,7 +32,8 @@ class Finding:
     """What came of one answer.
 
     outcome: passed, wrong, not written, missing, never ends, out of memory, or left the process.
-    said: the first line of the verdict. beside: what the answer did that was not asked for.
+    said: the first line of the verdict; of a missing answer, what in its notebook would not run.
+    beside: what the answer did that was not asked for.
     """
 
     outcome: str
@@ -87,12 +89,11 @@ def main() -> None:
     runner.TIME_LIMIT_S = job["seconds"]
     limit(job["memory"])
     folder = Path.cwd()
-    guard(folder)
+    guard(folder.parent)
     for index, source in enumerate(job["sources"]):
         say(tell, start=[index, None])
         space: dict[str, Any] = {"__name__": "submission"}
         problems = define(source["name"], source["cells"], space)
-        say(tell, problems=problems)
         for exercise_id in source["exercises"]:
             say(tell, start=[index, exercise_id])
             printed.characters, files = 0, set(os.listdir(folder))
@@ -100,7 +101,7 @@ def main() -> None:
             if exercise.name in space:
                 finding = tried(judging.examine, exercise, space[exercise.name])
             else:
-                finding = Finding("missing", problems[0] if problems else "")
+                finding = Finding("missing", "; ".join(problems[:MOST_PROBLEMS]))
             beside = []
             if printed.characters > MUCH_PRINTED:
                 beside.append(f"It printed {printed.characters:,} characters.")
@@ -178,7 +179,7 @@ def guard(folder: Path) -> None:
         )
         for path in paths:
             if not inside(path):
-                raise PermissionError(f"an answer writes only into the folder it runs in, not to {path}")
+                raise PermissionError(f"an answer writes only into its own folder, not to {path}")
 
     sys.addaudithook(hook)
 
