@@ -56,8 +56,29 @@ class Kernels(TorchFunctionMode):
         elif self.half is not None and func in WIDENED:
             args = self._cast(args, torch.float32)
         if fused:
-            return _fused(*args, **kwargs)
+            return self._attend(*args, **kwargs)
         return func(*args, **kwargs)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attention that never writes the scores down, where torch has a kernel for that."""
+        scattered = any(part.stride(-1) != 1 for part in (query, key, value))
+        if scattered or (attn_mask is not None and attn_mask.requires_grad and self.device == "cpu"):
+            written = torch.ops.aten._scaled_dot_product_attention_math
+            return written(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
+        if attn_mask is not None:
+            attn_mask = torch.zeros(attn_mask.shape, dtype=query.dtype) if attn_mask.dtype == torch.bool else attn_mask
+            attn_mask = attn_mask.detach().reshape((1,) * (4 - attn_mask.ndim) + attn_mask.shape)
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
     def _cast(self, values: Any, dtype: torch.dtype) -> tuple:
         return tuple(self._as(value, dtype) for value in values)
@@ -80,23 +101,3 @@ def backward(loss: Tensor) -> None:
     torch.autograd.Variable._execution_engine.run_backward(
         (loss,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
-
-
-def _fused(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-) -> Tensor:
-    """Attention that never writes the scores down, which torch takes on CPUs and GPUs."""
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros(attn_mask.shape, dtype=query.dtype)
-        attn_mask = attn_mask.detach()  # a gradient of T x T numbers per head is nothing beside the rest
-        while attn_mask.ndim < 4:
-            attn_mask = attn_mask.unsqueeze(0)
-    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return attend(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]

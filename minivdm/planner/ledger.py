@@ -25,15 +25,15 @@ aten = torch.ops.aten
 _META = torch.device("meta")
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
 
 
-def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+def _attention_backward(grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any):
+    return sdpa_backward_flop_count(grad, query, key, value)
 
 
-# Torch's own formulas know the fused attention of GPUs only.
+# Formulas of shapes, beside torch's own, which know the fused attention of GPUs only.
 FUSED = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
@@ -76,7 +76,7 @@ class Ledger(TorchDispatchMode):
         out = func(*args, **kwargs)
         formula = FUSED.get(func._overloadpacket)
         if formula is not None:
-            self.flops.append(formula(*args, **kwargs))
+            self.flops.append(formula(*(arg.shape for arg in args if isinstance(arg, Tensor))))
         elif func._overloadpacket in flop_registry:
             self.flops.append(flop_registry[func._overloadpacket](*args, **kwargs, out_val=out))
         for leaf in tree_leaves(out):

@@ -24,7 +24,8 @@ from minivdm.settings import Config
 from minivdm.training.ema import EMA
 
 # What a training on a CPU takes beside its tensors: measured by benchmarks/planner_accuracy.py.
-RUNTIME = 40 * 2**20  # kernels that are made when they are first needed, the log
+RUNTIME = 15 * 2**20  # the log, the batches on their way
+CONVOLUTION_KERNELS = 22 * 2**20  # made by oneDNN for every size that it meets
 KEPT_FREE = 0.25 if sys.platform.startswith("linux") else 0.0  # of the activations: holes, see training/allocator.py
 SHORT = (1, 2)  # depths at which an STDiT3 is run: each further pair of blocks adds what the second added
 
@@ -100,6 +101,8 @@ class Measured:
                 self.encoding = Affine(course.fixed, course.per_clip)
             del average
         self.weights, self.kept, self.copied = byte_size(work.model), work.kept, work.copied
+        convolves = any(isinstance(module, nn.Conv2d | nn.Conv3d) for module in work.model.modules())
+        self.runtime = RUNTIME + (CONVOLUTION_KERNELS if convolves else 0)
         self.trained = byte_size(work.model, trained=True)
         self.frozen = {name: byte_size(module) for name, module in work.frozen.items()}
         self.parameters = {name: count(module) for name, module in _named_parts(work.model)} | {
@@ -112,7 +115,7 @@ class Measured:
         standing = {"weights": self.weights, "moving average": self.average, "optimizer": 2 * self.trained}
         beside = self.frozen | {"clips, latents and texts": self.kept}
         # films drawn at a milestone need the frozen parts on the device, and there they stay
-        here = standing | (beside | {"runtime": RUNTIME} if self.device == "cpu" else self.frozen)
+        here = standing | (beside | {"runtime": self.runtime} if self.device == "cpu" else self.frozen)
         whole, gradients = self.whole(batch), self.gradients(batch)
         held = gradients[-1] if accumulate > 1 else 0  # of the batches before
         highest = int(np.argmax(whole - gradients if held else whole))

@@ -71,7 +71,7 @@ def film_lines(config: Config, memory: int | None) -> Iterator[str]:
         yield f"  time         {_duration(flops / NOMINAL)} {WITHOUT_GPU}"
         return
     seconds = flops / matmul_rate(pick_device(), "fp32")
-    yield f"  time         at least {_duration(seconds)} on this machine: as if all were matrix products, timed just now"
+    yield f"  time         {_duration(seconds)} at least, as if all were matrix products, which were timed just now"
 
 
 def check_training(config: Config, processes: int = 1) -> str:
