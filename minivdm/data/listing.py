@@ -89,7 +89,10 @@ def _key(entry: os.DirEntry) -> str | None:
         return None
     if entry.is_dir(follow_symlinks=False):
         return entry.name + "/"
-    return entry.name if entry.is_file() else None
+    try:
+        return entry.name if entry.is_file() else None
+    except OSError:  # a link that leads to itself
+        return None
 
 
 def _name(name: bytes) -> str:
