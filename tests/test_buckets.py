@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minivdm import parity
-from minivdm.data.aspect import OPEN_SORA_12, closest_ratio, height_to_width, num_pixels, resolution, sizes_of
+from minivdm.data.aspect import (
+    OPEN_SORA_12,
+    closest_ratio,
+    height_to_width,
+    named_by_shape,
+    num_pixels,
+    resolution,
+    sizes_of,
+)
 from minivdm.data.buckets import FILL, Bucket, BucketConfig, Buckets
 from minivdm.errors import UserError
 
@@ -76,17 +84,28 @@ def test_sizes_have_the_pixels_and_the_shape_that_they_are_named_after(side, mul
         slack = multiple * (height + width + multiple)
         assert abs(height * width - side * side) <= slack
         assert abs(height / width - height_to_width(ratio)) <= 3 * multiple * (height + width) / width**2
-    square = sizes_of(side * side, training, multiple).get("1:1")
-    if side % multiple == 0:
-        assert square == (side, side)
+    if side % multiple == 0:  # though not always by the name of 1:1
+        assert (side, side) in sizes_of(side * side, training, multiple).values()
+
+
+def test_sizes_are_called_what_they_are():
+    assert resolution("32px", multiple=8)[1]["3:2"] == (32, 32)
+    pixels, sizes = named_by_shape(resolution("32px", multiple=8))
+    assert pixels == 1024 and sizes == {
+        "2:1": (24, 48),
+        "5:3": (24, 40),
+        "3:5": (40, 24),
+        "1:1": (32, 32),
+        "1:2": (48, 24),
+    }
 
 
 def test_tables_of_open_sora_12_are_near_their_pixels():
-    """PixArt's long sizes miss theirs by up to 12 in a hundred; lines by what evenness costs."""
+    """PixArt's long sizes miss theirs by up to 13 in a hundred; lines by what evenness costs."""
     for name, (pixels, sizes) in OPEN_SORA_12.items():
         assert len(sizes) == (17 if name.endswith(("p", "k")) else 40)
         for ratio, (height, width) in sizes.items():
-            assert abs(height * width / pixels - 1) < 0.125 and abs(height / width / float(ratio) - 1) < 0.03
+            assert abs(height * width / pixels - 1) < 0.13 and abs(height / width / float(ratio) - 1) < 0.03
 
 
 @pytest.mark.parametrize("name", ["256", "px", "0px", "-4px", "256 px", "p360", ""])
@@ -146,9 +165,8 @@ def test_a_clip_fits_where_it_goes(configs, frames, height, width, interval, see
     assert long == config.frames <= used and (long == 1) == (used == 1)
     assert height * width >= FILL * num_pixels(bucket.size) and buckets.batch_size(bucket) == config.batch
     assert config.keep > 0 and config.skip < 1
-    other = [sizes for sizes in resolution(bucket.size, multiple=8)[1] if sizes != bucket.ratio]
-    off = abs(height_to_width(bucket.ratio) - height / width)
-    assert all(off <= abs(height_to_width(ratio) - height / width) for ratio in other)
+    off = abs(size[0] / size[1] - height / width)
+    assert all(off <= abs(h / w - height / width) + 1e-9 for h, w in resolution(bucket.size, multiple=8)[1].values())
     if all(c.keep == 1 and c.skip == 0 for c in configs):
         larger = [c for c in configs if num_pixels(c.size) > num_pixels(bucket.size)]
         assert not [
@@ -165,8 +183,8 @@ def find(configs, *clip, **more):
 
 def test_largest_first_then_longest_then_nearest():
     configs = [("16px", 9, 4), ("32px", 5, 4), ("32px", 1, 4), ("32px", 17, 2)]
-    assert find(configs, 16, 36, 64) == Bucket("32px", 5, "16:9")
-    assert find(configs, 17, 64, 36) == Bucket("32px", 17, "9:16")
+    assert find(configs, 16, 36, 64) == Bucket("32px", 5, "5:3")
+    assert find(configs, 17, 64, 36) == Bucket("32px", 17, "3:5")
     assert find(configs, 4, 64, 64) is None and find(configs, 2, 64, 64) is None
     assert find(configs, 1, 64, 64) == Bucket("32px", 1, "1:1")
     assert find(configs, 30, 20, 20) == Bucket("16px", 9, "1:1")

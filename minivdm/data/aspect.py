@@ -84,6 +84,16 @@ def resolution(name: str, training: bool = True, multiple: int = 16) -> Resoluti
     return pixels, sizes
 
 
+def named_by_shape(table: Resolution) -> Resolution:
+    """The same sizes, each called what it is: of 32 × 32 pixels "1:1", even where they were rounded from "3:2".
+
+    Where multiples are large beside the sizes, the names of a table lie, and with them what `closest_ratio` finds.
+    """
+    pixels, sizes = table
+    steps = {size: math.gcd(*size) for size in sizes.values()}
+    return pixels, {f"{width // step}:{height // step}": (height, width) for (height, width), step in steps.items()}
+
+
 def target_fps(fps: float, most: float) -> tuple[float, int]:
     """(frames per second, every which frame) to bring a film to at most `most`: of 30 to 16, every second, so 15."""
     if fps < most:

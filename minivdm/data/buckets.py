@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 
-from minivdm.data.aspect import OPEN_SORA_12, Resolution, closest_ratio, resolution
+from minivdm.data.aspect import OPEN_SORA_12, Resolution, closest_ratio, named_by_shape, resolution
 from minivdm.errors import UserError
 
 FILL = 0.8  # how many of a bucket's pixels a clip must have, at least
@@ -48,8 +48,9 @@ class Bucket(NamedTuple):
 class Buckets:
     """The buckets of a configuration, and which clip goes into which.
 
-    configs: see `BucketConfig`. tables: pixels and sizes of each resolution; None: Open-Sora 2's, for training, in
-        multiples of `multiple` pixels, which has to be what the VAE makes smaller times the patch of the denoiser.
+    configs: see `BucketConfig`. tables: pixels and sizes of each resolution; None: Open-Sora 2's sizes for training, by
+        their true shapes, in multiples of `multiple` pixels: of how much the VAE makes smaller times the denoiser's
+        patch.
     longer: a film needs more frames than its bucket has, not just as many: Open-Sora 1.2's rule.
 
     `len(buckets)` counts all of them, those that stay empty too. Raises UserError for configurations that cannot work.
@@ -63,9 +64,11 @@ class Buckets:
         longer: bool = False,
     ):
         check_buckets(configs)
+        if multiple < 1:
+            raise UserError(f"sizes in multiples of {multiple} pixels; expected a number from 1 on")
         names = dict.fromkeys(config.size for config in configs)
         if tables is None:
-            tables = {name: resolution(name, multiple=multiple) for name in names}
+            tables = {name: named_by_shape(resolution(name, multiple=multiple)) for name in names}
         elif unknown := [name for name in names if name not in tables]:
             raise UserError(f"{unknown[0]!r} is no resolution; known are {', '.join(tables)}")
         if empty := [name for name in names if not tables[name][1]]:
@@ -138,7 +141,7 @@ def check_buckets(configs: Sequence[BucketConfig]) -> None:
         seen.add((config.size, config.frames))
 
 
-def open_sora_buckets(config: Mapping[str, Mapping[int, Sequence]], version: str, multiple: int = 16) -> Buckets:
+def open_sora_buckets(config: Mapping[str, Mapping[int, Sequence]], version: str) -> Buckets:
     """Buckets from a `bucket_config` of Open-Sora, version "1.2" or "2": {size: {frames: (probability, batch)}}.
 
     The probability is that of staying; or a pair, of which the second is, in version 2, that of skipping the length,
@@ -151,7 +154,7 @@ def open_sora_buckets(config: Mapping[str, Mapping[int, Sequence]], version: str
             skip = 0.0 if second is None else second if version == "2" else 1.0 - second
             configs.append(BucketConfig(size, int(frames), batch, keep, skip))
     if version == "2":
-        return Buckets(configs, multiple=multiple)
+        return Buckets(configs, {name: resolution(name) for name in config})
     return Buckets(configs, OPEN_SORA_12, longer=True)
 
 

@@ -8,6 +8,7 @@ and date: next time only new and changed files are read.
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def _read(file: Path | None) -> tuple[np.ndarray, dict[str, str]]:
                 rows, reasons = stored["rows"], json.loads(stored["reasons"].tobytes())
                 if rows.dtype == ROW:
                     return rows, reasons
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass
     return np.zeros(0, ROW), {}
 
