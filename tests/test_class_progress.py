@@ -94,9 +94,9 @@ def test_whatever_answers_do_every_student_gets_a_row(folder, tmp_path):
         finding = nasty.finding(name)
         assert words in f"{finding.said} {finding.beside}", name
     (missing,) = (
-        line for line in lines if line.startswith("nasty: 02.predict_v missing: any name.ipynb, cell 0, line 3")
+        line for line in lines if line.startswith("nasty: 02.predict_v missing: a/b/any name.ipynb, cell 0, line 3")
     )
-    assert "No module named 'nosuchpackage'; any name.ipynb, cell 14 is not Python: " in missing
+    assert "No module named 'nosuchpackage'; a/b/any name.ipynb, cell 14 is not Python: " in missing
     assert any(line.startswith("nasty: 02.extract never ends: stopped after") for line in lines), nasty.remarks()
     assert "=broken: 02.ipynb is no text in UTF-8" in lines
     assert not (tmp_path / "outside.txt").exists()

@@ -38,9 +38,8 @@ class Progress:
         return f"{title}: {sum(self.done.values())} of {len(self.done)} exercises passed"
 
     def __str__(self) -> str:
-        return f"{self.heading()}\n  {'  '.join(map(_marked, self.done, self.done.values()))}".replace(
-            "\N{NO-BREAK SPACE}", " "
-        )
+        marks = "  ".join(map(_marked, self.done, self.done.values()))
+        return f"{self.heading()}\n  {marks}".replace("\N{NO-BREAK SPACE}", " ")
 
     def to_html(self) -> str:
         """Takes its colours from the page, light or dark; what is passed is told by sign and words, not by colour."""
@@ -50,9 +49,8 @@ class Progress:
             f"<code>{html.escape(name)}</code></li>"
             for name, done in self.done.items()
         )
-        bar = (
-            f'<progress value="{sum(self.done.values())}" max="{max(1, len(self.done))}" aria-hidden="true"></progress>'
-        )
+        passed, most = sum(self.done.values()), max(1, len(self.done))
+        bar = f'<progress value="{passed}" max="{most}" aria-hidden="true"></progress>'
         box = "border: 1px solid currentColor; border-radius: 4px; padding: 0.4em 0.9em; line-height: 1.6"
         title = f"{bar} <b>{html.escape(self.heading())}</b>"
         return f'<div style="{box}">{title}<ul style="margin: 0.3em 0 0; padding: 0">{names}</ul></div>'
