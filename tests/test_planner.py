@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_runs import TINY
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,14 +33,14 @@ SMALL = TINY | {"unet3d.dim": 8, "unet3d.dim_mults": (1, 2), "unet3d.attn_dim_he
 
 
 @cache
-def tiny(task, **settings):
+def tiny(task, **changed):
     """The toy preset made tiny; settings with `__` for the dot."""
-    return load_preset("toy", SMALL | {name.replace("__", "."): value for name, value in settings.items()}, task=task)
+    return load_preset("toy", SMALL | {name.replace("__", "."): value for name, value in changed.items()}, task=task)
 
 
 @cache
-def measured(task, device="cpu", **settings):
-    return measure(tiny(task, **settings), device)
+def measured(task, device="cpu", **changed):
+    return measure(tiny(task, **changed), device)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -65,6 +65,7 @@ def test_flops_are_those_of_a_real_step(task):
     assert measured(task).plan(clips).flops == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
+@settings(max_examples=30, deadline=None)  # the first example of a task goes through a step
 @given(batch=st.integers(1, 500), more=st.integers(1, 500), task=st.sampled_from(TASKS))
 def test_more_clips_never_take_less(batch, more, task):
     few, many = measured(task).plan(batch), measured(task).plan(batch + more)
@@ -73,6 +74,7 @@ def test_more_clips_never_take_less(batch, more, task):
     assert all(size >= 0 for moment in few.moments for size in moment.parts.values())
 
 
+@settings(max_examples=20, deadline=None)
 @given(batch=st.integers(1, 500))
 def test_checkpointing_never_takes_more_memory_and_always_more_computing(batch):
     for task, name in (("unet3d", "unet3d__gradient_checkpointing"), ("stdit3", "flow__gradient_checkpointing")):
@@ -135,14 +137,15 @@ def test_largest_batch_is_the_last_that_fits(task):
     assert largest_batch(measured(task), 1000) == 0
 
 
-@pytest.mark.parametrize("share", [0.7, 0.4])
+@pytest.mark.parametrize("share", [0.6, 0.2])
 @pytest.mark.parametrize("task", ["unet3d", "vae2d", "stdit3"])
 def test_advice_ends_with_what_fits(task, share):
     config = with_settings(tiny(task), {"training.batch_size": 96})
-    one = measured(task, "gpu").plan(96).peak.total
-    proposed = list(changes(config, "gpu", share * one, measure(config, "gpu")))
+    plan = measured(task, "gpu").plan(96)
+    one, memory = plan.peak.total, plan.standing + share * (plan.peak.total - plan.standing)
+    proposed = list(changes(config, "gpu", memory, measured(task, "gpu")))
     assert proposed and all(change.plan.peak.total < one for change in proposed)
-    assert [change.plan.peak.total <= share * one for change in proposed] == [False] * (len(proposed) - 1) + [True]
+    assert [change.plan.peak.total <= memory for change in proposed] == [False] * (len(proposed) - 1) + [True]
     changed = with_settings(config, proposed[-1].settings)
     assert changed.training.batch_size * changed.training.accumulate == 96, "as many clips in a step as before"
     again = measure(changed, "gpu").plan(changed.training.batch_size)

@@ -48,7 +48,10 @@ def changes(config: Config, device: str, memory: float, measured: Measured | Ext
         measured = measure(config, device)
     if settings:
         yield Change(dict(settings), measured.plan(batch), "fewer different clips are seen")
-    for name, value, cost in ((None, None, ""), *_switches(config, device)):
+    switches = list(_switches(config, device))
+    if not switches or switches[0][0] != "training.precision":  # that one costs nothing, and goes before all others
+        switches.insert(0, (None, None, ""))
+    for name, value, cost in switches:
         if name is not None:
             settings[name] = value
             measured = measure(with_settings(config, settings), device)
