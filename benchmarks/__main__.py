@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         row = measure_row(work, options.repeats, options.threads)
         took[work.key] = row.seconds = time.perf_counter() - start
         found.append(row)
+        print(f"{work.key}: {took[work.key]:.0f} s", file=sys.stderr, flush=True)
         if row.compared.difference > ALIKE:
             failures.append(f"{work.key}: outputs differ by {row.compared.difference:.1e} of the largest")
         bar.update()

@@ -4,7 +4,6 @@ The processes are forked from a server that has imported everything, so that sta
 """
 
 import gc
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.work import Run, Work
@@ -56,7 +56,7 @@ class Compared:
 def in_fresh_process(function: Callable, *arguments: Any) -> Any:
     """The function's result, from a process made for this call; it and the arguments must be picklable."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.rows"])
+    context.set_forkserver_preload(["benchmarks.preload"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -64,13 +64,14 @@ def in_fresh_process(function: Callable, *arguments: Any) -> Any:
 def compare(work: Work, repeats: int, threads: int, alone: bool) -> Compared:
     """Both sides `repeats` times, in turns, after their outputs have been compared; only ours if `alone`."""
     torch.set_num_threads(threads)
+    ours, theirs = (work.ours(), None) if alone else work.pair()
+    if work.training:
+        ours, theirs = Counted(ours), Counted(theirs) if theirs else None
+    result = Compared(Times(), Times())
     if alone:
-        ours, theirs = work.ours(), None
         ours()
-        result = Compared(Times(), Times())
     else:
-        ours, theirs = work.pair()
-        result = Compared(Times(), Times(), work.difference(ours, theirs))
+        result.difference = work.difference(ours, theirs)
     for number in range(repeats):
         turns = [(result.ours, ours), (result.theirs, theirs)]
         for times, run in turns if number % 2 else reversed(turns):
@@ -78,17 +79,24 @@ def compare(work: Work, repeats: int, threads: int, alone: bool) -> Compared:
                 gc.collect()
                 times.add(run)
     if work.training:
-        result.our_flops = count_flops(ours)
-        result.their_flops = count_flops(theirs) if theirs else 0.0
+        result.our_flops, result.their_flops = ours.flops, theirs.flops if theirs else 0.0
     result.remark = work.remark()
     return result
 
 
-def count_flops(run: Run) -> float:
-    """Of the matrix products and convolutions of one run."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
+class Counted:
+    """A run that counts the operations of matrix products and convolutions when it is called for the first time."""
+
+    def __init__(self, run: Run):
+        self.run, self.flops = run, 0.0
+
+    def __call__(self) -> Tensor:
+        if self.flops:
+            return self.run()
+        with FlopCounterMode(display=False) as counter:
+            output = self.run()
+        self.flops = counter.get_total_flops()
+        return output
 
 
 def peak_memory(work: Work, side: str, threads: int) -> int:
@@ -121,8 +129,3 @@ def profile(work: Work, side: str, threads: int, rows: int = 25) -> str:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         run()
     return seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows, max_name_column_width=45)
-
-
-def children_peak() -> int:
-    """Bytes of the largest process that this one has started and waited for."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Every row of the comparison. Importing this imports all that the measured processes need."""
+"""Every row of the comparison."""
 
 from benchmarks import clips, sampling, stdit3, unet3d, vae
 from benchmarks.work import Work

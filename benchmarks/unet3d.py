@@ -25,6 +25,7 @@ class UnetWork(Work):
     peer: str = VIDEO_DIFFUSION
     sizes: dict = field(default_factory=dict)
     clips: tuple[int, ...] = (4, 3, 8, 32, 32)
+    checks: int = 2
 
     def our_parts(self) -> tuple[Unet3D, GaussianDiffusion]:
         torch.manual_seed(0)
@@ -130,6 +131,7 @@ def works(tiny: bool) -> list[Work]:
             memory=0.6,
             sizes=large,
             clips=(1, 3, 10, 64, 64),
+            checks=1,  # that gradients agree is shown above
         ),
         UnetSampling(
             "guided",

@@ -26,6 +26,7 @@ class Work:
 
     training = False  # whether memory is watched over two runs: only the second has an optimizer's state
     times_theirs = 1.0  # how often the peer would have to do what `theirs` does
+    checks = 2  # runs whose outputs are compared
 
     def ours(self) -> Run:
         """Our implementation, ready to run."""
@@ -41,7 +42,7 @@ class Work:
 
     def difference(self, ours: Run, theirs: Run) -> float:
         """How far the outputs of two runs lie apart, in units of the largest: this is also the warm-up."""
-        return max(relative(ours(), theirs()) for _ in range(2))
+        return max(relative(ours(), theirs()) for _ in range(self.checks))
 
     def remark(self) -> str:
         """What a reader must know about this row; may take a while to find out."""
