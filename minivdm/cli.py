@@ -161,7 +161,11 @@ def sample(argv: list[str]) -> None:
     if options["clips"] < 1 or options["scale"] < 1:
         raise UserError(f"--clips {options['clips']}, --scale {options['scale']}: expected whole numbers above 0")
     from minivdm.pipelines.write_films import sample_films
+    from minivdm.planner.report import check_sampling
 
+    films = len(options["prompts"]) * options["clips"]
+    if planned := check_sampling(options["checkpoint"], options["model"], films, options):
+        print(planned, file=sys.stderr)
     for path in sample_films(options.pop("prompts"), options.pop("out"), **options):
         print(path)
 

@@ -1,9 +1,14 @@
 """The plan of a preset in words and tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+from minivdm.config import load_config
 from minivdm.errors import UserError
+from minivdm.paths import checkpoint_dir
 from minivdm.pipelines.device import pick_device
+from minivdm.pipelines.write_films import GROUP
 from minivdm.planner.advice import changes, with_settings
 from minivdm.planner.machine import CUDA_CONTEXT, GIB, matmul_rate, memory_at_hand
 from minivdm.planner.memory import Extrapolated, Measured, Moment, largest_batch, measure
@@ -18,7 +23,8 @@ UPSTREAM_SIZES = (
     "               T5 v1.1 XXL: 'about 3B' is often said; VAE 384M (Open-Sora 1.2), of which 83M are the 2D VAE",
 )
 UPSTREAM_FILMS = (
-    "  elsewhere    Open-Sora's README, for the 11B MMDiT of version 2.0 and 50 steps, on H100s:",
+    "  elsewhere    often quoted for Open-Sora, without a measurement: 32 GB at 256px, 80 GB at 768px",
+    "               Open-Sora's README, for the 11B MMDiT of version 2.0 and 50 steps, on H100s:",
     "               256px: 52.5 GB and 60 s on one, with offloading; 768px: 60.3 GB on one, 44.3 GB and 276 s on eight",
 )
 NOMINAL = 100e12  # operations per second of an imagined GPU
@@ -112,6 +118,21 @@ def check_films(config: Config, films: int) -> str:
         f"{films} films of {config.data.frames} frames of {config.data.size}x{config.data.size} take about "
         f"{_gb(needed)}, and {_gb(memory)} are free here; {_shortage(plan.moments, memory)}"
     )
+
+
+def check_sampling(source: str, model: str | None, films: int, asked: Mapping[str, Any]) -> str | None:
+    """`check_films` for a trained model, found as `minivdm sample` finds it; None where its configuration is not there.
+
+    asked: what `minivdm sample` was told of frames and size, as text.
+    """
+    shipped = "toy/unet3d" if model == "unet3d" else "toy/text_to_video"
+    try:
+        config = load_config((checkpoint_dir(shipped) if source == "toy" else Path(source)) / "config.yaml")
+    except UserError:
+        return None
+    told = {"data.frames": asked.get("frames"), "data.size": asked.get("size")}
+    numbers = {name: int(value) for name, value in told.items() if value is not None and str(value).isdecimal()}
+    return check_films(with_settings(config, numbers), min(films, GROUP) if config.task == "stdit3" else films)
 
 
 def _with_precision(config: Config, device: str) -> Config:
