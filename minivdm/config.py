@@ -9,6 +9,7 @@ Unknown names and impossible values are one-line `UserError`s.
 
 import dataclasses
 import difflib
+import functools
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,6 @@ def _build(values: dict[str, Any]) -> Config:
             raise UserError(
                 f"unknown setting {name!r}{_nearest(name, known)}; known settings are listed in presets/base.yaml"
             )
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config)
     nested: dict[str, Any] = {}
     for name, value in values.items():
         *groups, leaf = name.split(".")
@@ -92,18 +91,25 @@ def _build(values: dict[str, Any]) -> Config:
             place = place.setdefault(group, {})
         place[leaf] = value
     try:
-        parsed = vars(parser.parse_object(nested))
+        parsed = _parser().parse_object(nested)
     except jsonargparse.ArgumentError as error:
         raise UserError(_explain(values, error)) from None
     groups = {field.name: field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)}
     for name, group in groups.items():
         try:
-            parsed[name] = group(**vars(parsed[name]))
+            group(**vars(parsed[name]))
         except UserError as error:  # the sizes of networks check themselves, and do not know where they stand
             raise UserError(f"setting {name}.{error}") from None
-    config = Config(**parsed)
+    config = Config(**vars(_parser().instantiate_classes(parsed)))
     check(config)
     return config
+
+
+@functools.cache
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    return parser
 
 
 def _explain(values: dict[str, Any], error: Exception) -> str:
