@@ -169,7 +169,8 @@ def test_what_cannot_be_planned_is_not_refused():
 
 def test_training_that_cannot_fit_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "memory_at_hand", lambda device: 2 * MIB)
-    assert cli.main(["train", "vae2d", "--run", str(tmp_path / "run")]) == cli.EXIT_USER_ERROR
+    small = ["--data.size", "8", "--data.frames", "5", "--data.clips", "20"]
+    assert cli.main(["train", "vae2d", "--run", str(tmp_path / "run"), *small]) == cli.EXIT_USER_ERROR
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "are free here" in line
     assert not (tmp_path / "run").exists()

@@ -42,8 +42,8 @@ def changes(config: Config, device: str, memory: float, measured: Measured | Ext
     """
     batch, settings = config.training.batch_size, {}
     flops = measured.plan(batch).flops
-    while measured.plan(batch).caching > memory and config.data.clips >= 2 * LEAST["data.clips"]:
-        settings["data.clips"] = config.data.clips // 2
+    while (times := measured.plan(batch).caching / memory) > 1 and config.data.clips >= 2 * LEAST["data.clips"]:
+        settings["data.clips"] = max(LEAST["data.clips"], int(config.data.clips / max(2, times)))
         config = with_settings(config, settings)
         measured = measure(config, device)
     if settings:
