@@ -2,6 +2,7 @@
 
 import json
 import logging
+import struct
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from minivdm.data import limits
 from minivdm.data.captions import parse_caption, tokenize, unknown_words
 from minivdm.data.folder import VideoFolder
 from minivdm.data.io import read_video, write_video
+from minivdm.data.mp4_index import video_tracks
 from minivdm.errors import UserError, printable
 
 CLIPS = [case for case in CASES if case.listed]
@@ -88,6 +90,29 @@ def test_memory_grows_with_what_is_kept_and_not_with_the_film(tmp_path, kind):
     if kind != "npz":  # which is unpacked in one piece
         small = run_limited(lambda: read_video(path, each_frame=lambda frame: frame[:2, :2]).frames.shape, allowed)
         assert small == (100, 2, 2, 3)
+
+
+def test_sound_is_hidden_and_not_counted():
+    def box(tag: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", len(content) + 8, tag) + content
+
+    def wide(tag: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4sQ", 1, tag, len(content) + 16) + content
+
+    def track(kind: bytes, samples: int, sizes=box) -> bytes:
+        return box(b"trak", box(b"hdlr", bytes(8) + kind) + sizes(b"stsz", struct.pack(">III", 0, 1, samples)))
+
+    data = wide(b"mdat", b"moof") + box(b"moov", track(b"vide", 9) + track(b"soun", 10**9))
+    assert video_tracks(data).read() == data[: data.rindex(b"trak")] + b"none" + data[data.rindex(b"trak") + 4 :]
+    for bad, told in {
+        box(b"moov", track(b"vide", 9) + track(b"vide", 10**9)): "more than 65,536 frames",
+        box(b"free", box(b"udta", track(b"vide", 10**9))): "more than 65,536 frames",
+        box(b"moov", track(b"vide", 10**9, sizes=wide)): "odd index",
+        box(b"free", b"cmov"): "in fragments",
+        data[:-1]: "truncated MP4",
+    }.items():
+        with pytest.raises(ValueError, match=told):
+            video_tracks(bad)
 
 
 def test_the_film_ends_where_its_time_does(tmp_path, monkeypatch):

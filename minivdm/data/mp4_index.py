@@ -1,8 +1,8 @@
 """What FFmpeg is shown of an MP4: the video tracks alone, when their index is no larger than a clip can need.
 
 An MP4 is boxes: a length, a tag of four letters, that many bytes. The index is the box `moov`, with a box `trak` for
-each track. In it four bytes say how many samples there are, and FFmpeg makes an entry of 70 bytes for every one before
-it looks for the first: a file of a kilobyte fills gigabytes. So this is counted here; and sound, of which nobody asks
+each track. In it four bytes say how many samples there are, and FFmpeg makes an entry for every one before it looks for
+the first: a file of a kilobyte fills gigabytes. So this is counted here; and sound, of which nobody asks
 and for which FFmpeg counts in other ways, is hidden. (The boxes: ISO/IEC 14496-12.)
 """
 
@@ -17,6 +17,8 @@ HIDDEN = b"none"  # no tag, so the box is passed over
 MAX_INDEX = 16 * MAX_FRAMES  # entries: an edit list can show every frame several times
 # Boxes that point to more index anywhere in the file, or have it packed.
 ELSEWHERE = re.compile(rb"moof|mvex|trex|sidx|mfra|cmov")
+# Boxes whose length is said in eight more bytes behind the tag, as nobody does for boxes of an index.
+WIDE = re.compile(rb"\x00\x00\x00\x01(?:moov|trak|hdlr|stsz|stz2|elst)")
 # How many samples a track has, after eight other bytes, and how many edits, after four.
 COUNTS = re.compile(rb"st(?:sz|z2)(?=.{8}(.{4}))|elst(?=.{4}(.{4}))", re.DOTALL)
 
@@ -29,13 +31,15 @@ def video_tracks(data: bytes) -> io.BytesIO:
             raise ValueError(f"truncated MP4: it holds {len(data):,} of {end:,} bytes")
         if tag == b"mdat":  # the frames, in which any letters can stand
             continue
-        if ELSEWHERE.search(data, start - 4, end):
+        if ELSEWHERE.search(data, start, end):
             raise ValueError("an MP4 in fragments; join them: ffmpeg -i OLD.mp4 -c copy NEW.mp4")
-        inner = _boxes(data, start, end) if tag == b"moov" else ()
+        if WIDE.search(data, start - 4, end):
+            raise ValueError("an MP4 with an odd index; write it anew: ffmpeg -i OLD.mp4 -c copy NEW.mp4")
+        inner = _boxes(data, start + 4, end) if tag == b"moov" else ()
         hidden = [(place, min(stop, end)) for name, place, stop in inner if name == b"trak"]
         hidden = [(place, stop) for place, stop in hidden if not _is_video(data[place:stop])]
         for place, _ in hidden:
-            file.seek(place - 4)
+            file.seek(place)
             file.write(HIDDEN)
         # Boxes are looked for by their letters and not by their place: FFmpeg takes them at any, and reads beyond the
         # end of one that is too short.
@@ -51,18 +55,18 @@ def video_tracks(data: bytes) -> io.BytesIO:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(tag, start and end of the content) of each box that begins between two places; its end may lie beyond."""
+    """(tag, its place, where the box ends) of each box that begins between two places; its end may lie beyond."""
     while at + 8 <= end:
         size, tag = struct.unpack_from(">I4s", data, at)
-        start = at + 8
-        if size == 1 and start + 8 <= end:  # the length is the next eight bytes
-            size, start = struct.unpack_from(">Q", data, start)[0] - 8, start + 8
+        place, content = at + 4, at + 8
+        if size == 1 and content + 8 <= end:  # the length is the next eight bytes
+            size, content = struct.unpack_from(">Q", data, content)[0] - 8, content + 8
         if size == 0:  # all the rest
-            size = end - start + 8
+            size = end - content + 8
         if size < 8:
             return
-        at = start + size - 8
-        yield tag, start, at
+        at = content + size - 8
+        yield tag, place, at
 
 
 def _is_video(track: bytes) -> bool:
