@@ -16,8 +16,8 @@ from minivdm.course.exercise import exercises
 from minivdm.course.submissions import submissions
 from minivdm.errors import UserError
 
-IMPORTS = "import os, socket, subprocess, sys\nimport torch\nimport nosuchpackage"
-SWALLOWS = "while True:\n        try:\n            while True: sum(range(9))\n        except Exception: pass"
+IMPORTS = "import os, socket, subprocess, sys, time\nimport torch\nimport nosuchpackage"
+SWALLOWS = "while True:\n        try:\n            while True: time.sleep(0.01)\n        except Exception: pass"
 NASTY = {  # what comes of it, the answer, and words that say why
     "01.linear_betas": ("never ends", "while True: pass", "stopped after"),
     "01.cosine_betas": ("out of memory", "return torch.empty(25 * 10**9)", "allocate"),
@@ -66,8 +66,8 @@ def folder(tmp_path, monkeypatch):
     (folder / "=broken").mkdir()
     (folder / "=broken" / "02.ipynb").write_bytes(b"\xff{not json")
     notebook(folder / "=broken" / "solutions" / "01.ipynb", [ratio])  # a clone of the course brings ours
-    monkeypatch.setattr(classroom, "SECONDS", 3.0)
-    monkeypatch.setattr(classroom, "PATIENCE_S", 45.0)
+    monkeypatch.setattr(classroom, "SECONDS", 1.0)
+    monkeypatch.setattr(classroom, "PATIENCE_S", 20.0)
     return folder
 
 

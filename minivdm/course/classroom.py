@@ -2,9 +2,9 @@
 
     minivdm progress --folder submissions --csv class.csv
 
-Nothing leaves the machine. An answer gets SECONDS for each call and MEMORY bytes, no network, a folder that is thrown
-away and a reduced environment; what it does beside answering is told and does not stop the table. These are limits
-against accidents, not a sandbox against malice: see `trial.py`. Who copied from whom is not looked at.
+Nothing leaves the machine. An answer gets SECONDS of computing for each call and MEMORY bytes, no network, a folder
+that is thrown away and a reduced environment; what it does beside answering is told and does not stop the table. These
+are limits against accidents, not a sandbox against malice: see `trial.py`. Who copied from whom is not looked at.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from minivdm.course.trial import Finding
 from minivdm.errors import UserError, printable
 from minivdm.paths import PACKAGE
 
-SECONDS = 10.0  # for one call of an answer, which needs milliseconds
+SECONDS = 10.0  # of computing, for one call of an answer, which needs milliseconds
 PATIENCE_S = 60.0  # for all calls of one exercise, or for the imports of one notebook: then its process is ended
 STARTING_S = 300.0  # until torch is loaded from a slow disk; not the answer's time
 MEMORY = 4 * 2**30  # bytes beyond what Python and torch take
