@@ -268,7 +268,7 @@ def test_workers_that_keep_dying_end_the_run_in_one_line(monkeypatch, tmp_path):
 
     def from_worker(loader):
         raise UserError(
-            "Caught UserError in DataLoader worker\nTraceback\nminivdm.errors.UserError: no clip can be read"
+            "Caught UserError in DataLoader worker 0.\nTraceback\nminivdm.errors.UserError: no clip can be read\n"
         )
         yield
 

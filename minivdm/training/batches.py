@@ -51,7 +51,7 @@ class Batches:
                     ) from None
                 say(f"a data worker died ({died[1]}); new ones go on at batch {number}")
             except UserError as error:  # from a worker, wrapped in its traceback
-                raise UserError(str(error).splitlines()[-1].removeprefix("minivdm.errors.UserError: ")) from None
+                raise UserError(str(error).rpartition("UserError: ")[2].removesuffix(r"\n")) from None
 
     def again(self, number: int) -> tuple[Batch, list[str]]:
         """Batch `number`, loaded here, and a name for each clip in it."""
