@@ -77,11 +77,10 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
 
 def _build(values: dict[str, Any]) -> Config:
     """Check names and types, make the dataclasses, then check what types cannot say."""
-    known = _read_preset("base", "") | {"preset": "base"}
     for name in values:
-        if name not in known:
+        if name not in _known():
             raise UserError(
-                f"unknown setting {name!r}{_nearest(name, known)}; known settings are listed in presets/base.yaml"
+                f"unknown setting {name!r}{_nearest(name, _known())}; known settings are listed in presets/base.yaml"
             )
     nested: dict[str, Any] = {}
     for name, value in values.items():
@@ -103,6 +102,12 @@ def _build(values: dict[str, Any]) -> Config:
     config = Config(**vars(_parser().instantiate_classes(parsed)))
     check(config)
     return config
+
+
+@functools.cache
+def _known() -> tuple[str, ...]:
+    """The names of all settings."""
+    return (*_read_preset("base", ""), "preset")
 
 
 @functools.cache

@@ -18,9 +18,9 @@ ANYTHING_GOES = set(
     "stdit3.qk_norm stdit3.pred_sigma stdit3.double_modulate stdit3.first_size_only flow.text flow.vae flow.init "
     "flow.shift flow.gradient_checkpointing flow.cache".split()
 )
-COUNT, SIZE, POSITIVE = (0, -1, -(10**30)), (0, -1), (0.0, -1.0, math.nan, math.inf)
-NOT_NEGATIVE, SHARE, FINITE = (-0.1, math.nan, math.inf), (-0.1, 1.5, math.nan), (math.nan, math.inf, -math.inf)
-CHOICE = ("another", "")
+COUNT, SIZE, POSITIVE = (0, -1), (0, -1), (0.0, math.nan)
+NOT_NEGATIVE, SHARE, FINITE = (-0.1, math.inf), (1.5, math.nan), (math.nan, -math.inf)
+CHOICE = ("another",)
 BUCKET = {"size": "32px", "frames": 9, "batch": 16}
 BY_HAND: dict[str, tuple] = {  # of the right type, and out of range
     "task": CHOICE,
