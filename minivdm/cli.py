@@ -241,6 +241,9 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (a check failed), 2 (a mistake of the user), 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a sign gets another one, and no traceback
+            stream.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: minivdm COMMAND …\n\nLearn video diffusion by building it.\n")
         for name, function in COMMANDS.items():

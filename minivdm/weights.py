@@ -74,7 +74,7 @@ def read_config(source: str | Path, subfolder: str = "", cache_dir: str | Path |
     """config.json of a folder, here or on the Hugging Face Hub."""
     path = _find(source, ("config.json",), cache_dir, subfolder, False)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): expected the configuration of a model") from None
 

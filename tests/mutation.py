@@ -109,9 +109,7 @@ class Score:
     def __str__(self) -> str:
         wrong = self.caught + len(self.alive)
         share = f"{self.caught / wrong:.1%}" if wrong else "-"
-        return (
-            f"{self.exercise:<28}{self.caught:4d} of {wrong:4d} caught {share:>7}, {self.right} more are right"
-        )
+        return f"{self.exercise:<28}{self.caught:4d} of {wrong:4d} caught {share:>7}, {self.right} more are right"
 
 
 def score(exercise: Exercise, equivalent: str) -> Score:

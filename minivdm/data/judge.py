@@ -35,7 +35,7 @@ EARLIEST_BURST = 1.5  # ticks: before that there was no time to rise
 def load_judge() -> JudgeNetwork:
     """The shipped network, on the CPU. Raises UserError when its checkpoint is missing."""
     folder = checkpoint_dir("toy/judge")
-    network = JudgeNetwork(**json.loads((folder / "config.json").read_text())["network"])
+    network = JudgeNetwork(**json.loads((folder / "config.json").read_text(encoding="utf-8"))["network"])
     weights = load_file(folder / "judge.safetensors")
     network.load_state_dict({name: weight.float() for name, weight in weights.items()})
     return network.eval().requires_grad_(False)

@@ -193,7 +193,7 @@ def main() -> None:
         json.dumps({"network": {"width": 64}, "seed": SEED, "steps": options.steps})
     )
     card = model_card(network, examine(network), log)
-    (options.out / "MODEL_CARD.md").write_text(card)
+    (options.out / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     print(card)
 
 

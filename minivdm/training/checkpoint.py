@@ -113,7 +113,7 @@ def load_newest(run: Path) -> tuple[Path, dict[str, Any], list[str]]:
     for path in reversed(list_checkpoints(run)):
         problem = _problem(path)
         if problem is None:
-            return path, json.loads((path / "state.json").read_text()), damaged
+            return path, json.loads((path / "state.json").read_text(encoding="utf-8")), damaged
         damaged.append(f"checkpoint {path.name} is damaged ({problem}); using the one before it")
     found = f"{len(damaged)} damaged checkpoints" if damaged else "no checkpoint"
     raise UserError(f"nothing to resume: {found} in {run / 'checkpoints'}; start the run without --resume")
@@ -144,7 +144,7 @@ def read_optimizer(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _problem(path: Path) -> str | None:
     try:
-        hashes = dict(json.loads((path / "state.json").read_text())["sha256"])
+        hashes = dict(json.loads((path / "state.json").read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return "state.json is unreadable"
     for name, expected in hashes.items():

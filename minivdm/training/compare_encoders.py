@@ -65,7 +65,7 @@ def compare(folder: Path, steps: int, prompts: int) -> dict[str, Any]:
         run = folder / name
         Trainer(Stdit3Task(config), config, run).run()
         pipeline = TextToVideoPipeline.from_pretrained(run)
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         record["encoders"][name] = {
             "loss": [[row["step"], round(row["loss"], 4)] for row in rows],
             **{kind: _grade(pipeline, texts) for kind, (texts, _) in asked.items()},

@@ -1,6 +1,6 @@
 """Make the shipped toy T5 out of a run of `minivdm train toy_t5`, measured, with a model card.
 
-    python -m minivdm.training.publish_t5 runs/toy_t5 checkpoints/toy/t5
+python -m minivdm.training.publish_t5 runs/toy_t5 checkpoints/toy/t5
 """
 
 import argparse

@@ -168,7 +168,7 @@ def main() -> None:
         json.dumps({"widths": WIDTHS, "seed": SEED, "steps": options.steps}) + "\n"
     )
     card = model_card(right, before, after, log)
-    (options.out / "MODEL_CARD.md").write_text(card)
+    (options.out / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     print(card)
 
 

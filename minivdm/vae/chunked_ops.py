@@ -42,9 +42,7 @@ def pad_for_conv3d(
     return _over_channels(lambda part: pad(part, width, height, time), x, result, numel_limit)
 
 
-def pad_for_conv3d_kernel_3x3x3(
-    x: Tensor, *, numel_limit: int = PAD_NUMEL_LIMIT, compile: bool = False
-) -> Tensor:
+def pad_for_conv3d_kernel_3x3x3(x: Tensor, *, numel_limit: int = PAD_NUMEL_LIMIT, compile: bool = False) -> Tensor:
     """One pixel of zeros around, one frame repeated at both ends: (B, C, T, H, W) -> (B, C, T + 2, H + 2, W + 2)."""
     return pad_for_conv3d(x, 1, 1, 1, numel_limit=numel_limit, compile=compile)
 

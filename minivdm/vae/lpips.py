@@ -99,7 +99,7 @@ class LPIPS(nn.Module):
             raise UserError(f"unknown trunk {trunk!r}; choose fireworks (ours, shipped) or vgg16 (from your files)")
         folder = checkpoint_dir(FIREWORKS) if trunk == "fireworks" else None
         if folder:
-            self.trunk = ConvTrunk(json.loads((folder / "config.json").read_text())["widths"])
+            self.trunk = ConvTrunk(json.loads((folder / "config.json").read_text(encoding="utf-8"))["widths"])
         else:
             self.trunk = Vgg16Trunk() if trunk == "vgg16" else trunk
         # What is subtracted from a picture and what it is divided by; these are of photographs in [-1, 1].

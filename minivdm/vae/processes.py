@@ -33,7 +33,8 @@ def run_processes(function: Callable[..., Any], ranks: int, *args: Any, timeout_
             failures = sorted(Path(folder).glob("*.failed"), key=lambda path: path.stat().st_mtime_ns)
             if not failures:
                 raise
-            raise RuntimeError(f"in process {failures[0].stem}: {failures[0].read_text()}") from error
+            text = failures[0].read_text(encoding="utf-8")
+            raise RuntimeError(f"in process {failures[0].stem}: {text}") from error
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
@@ -47,7 +48,7 @@ def _work(rank: int, function: Callable, ranks: int, folder: str, threads: int, 
         torch.save(function(rank, *args), Path(folder) / f"{rank}.pt")
         dist.barrier()  # nobody leaves while another still listens
     except Exception:
-        (Path(folder) / f"{rank}.failed").write_text(traceback.format_exc())
+        (Path(folder) / f"{rank}.failed").write_text(traceback.format_exc(), encoding="utf-8")
         raise
     finally:
         dist.destroy_process_group()

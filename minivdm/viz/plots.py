@@ -99,7 +99,7 @@ def save_png(picture: Figure | Image.Image, path: str | Path) -> Path:
 def read_rows(path: Path) -> list[dict[str, float]]:
     """The rows of a `metrics.jsonl`; a last line that an interruption cut short is passed over."""
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
