@@ -116,3 +116,10 @@ def test_a_bias_that_is_there_too_often_is_the_first_suspect():
         "`bias` is 2 times too often in your result" in examine(exercise, lambda x, b: 2 * x + 3 * b[:, None]).message
     )
     assert "`bias` is missing from your result" in examine(exercise, lambda x, b: 2 * x).message
+
+
+def test_an_input_that_is_no_number_counts_as_unchanged():
+    case = Case({"x": torch.tensor([1.0, float("nan"), 3.0])}, "a row with a NaN")
+    exercise = make(lambda x: x.nan_to_num(), case)
+    assert examine(exercise, lambda x: torch.where(x.isnan(), 0, x)).passed
+    assert examine(exercise, lambda x: x.nan_to_num_()).mistake == "changes an input"
