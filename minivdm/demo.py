@@ -92,7 +92,7 @@ def main(out: Path = OUT, steps: int = STEPS, stop_at: int = STOP_AT, sampling_s
         "run/": "the training run: checkpoints, log, samples",
     }.items():
         print(f"  {out / path}  {what}")
-    print("\nNext: make lab   (JupyterLab with the nine lessons; start with notebooks/01_ddpm_math.ipynb)")
+    print("\nNext: make lab   (JupyterLab with the lessons; start with notebooks/01_ddpm_math.ipynb)")
 
 
 if __name__ == "__main__":

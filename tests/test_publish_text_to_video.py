@@ -179,6 +179,7 @@ def test_a_model_that_began_as_another_says_so_and_may_take_a_decoder_that_went_
     assert not list((tmp_path / "out").rglob("README.md"))
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert "trained for 2 steps. 1 steps of 2 clips" in card
+    assert "--vae_loss.decoder_only true --data.clips 2 --training.steps 2" in card
     assert f"come back at {results['psnr']:.1f} dB" in card and "minivdm train vae2d --preset toy_64" in card
     shipped = TextToVideoPipeline.from_pretrained(tmp_path / "out").vae.temporal.decoder.conv_out.conv.weight
     averages = read_tensors(list_checkpoints(Path(begin["longer"]))[-1] / "ema.safetensors")

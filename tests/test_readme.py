@@ -30,7 +30,7 @@ def _commands() -> list[str]:
 
 def test_make_commands_exist():
     targets = {command.split()[1] for command in _commands() if command.startswith("make ")}
-    assert {"demo", "test", "lab", "notebooks"} == targets
+    assert {"demo", "test", "lab", "notebooks", "book", "bench"} == targets
     for target in sorted(targets):
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
@@ -48,7 +48,7 @@ def test_minivdm_commands_run_in_their_order(tmp_path, monkeypatch):
             extra = ["--training.steps", "2"]
         assert cli.main([*words, *extra]) == 0, command
         ran += 1
-    assert ran == 19
+    assert ran == 21
     assert list((tmp_path / "films").glob("*.gif"))
 
 

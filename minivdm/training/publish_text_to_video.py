@@ -64,6 +64,7 @@ def publish(
     results = {
         "steps": load_newest(run)[1]["step"],
         "steps before": load_newest(Path(config.flow.init))[1]["step"] if config.flow.init else 0,
+        "decoder": None if vae is None else _more_of_the_decoder(vae),
         "parameters": {part: _count(getattr(pipeline, part)) for part in ("denoiser", "text", "vae")},
         "sampler": f"{pipeline.settings.steps} Euler steps, guidance {pipeline.settings.guidance:g}",
         "drawn": graded(videos[:films], prompts[:films], scenes[:films]),
@@ -90,6 +91,12 @@ def _same_latents(old: VideoAutoencoder, new: VideoAutoencoder, source: Path) ->
                 f"{source} makes other latents than the denoiser knows: {name} differs; train it decoder_only"
             )
     return new
+
+
+def _more_of_the_decoder(run: Path) -> dict[str, int]:
+    """How long the decoder of `run` went on learning, and on how many clips."""
+    folder, state, _ = load_newest(run)
+    return {"steps": state["step"], "clips": load_config(folder / "config.yaml").data.clips}
 
 
 def _seconds(pipeline: TextToVideoPipeline) -> dict[str, float]:

@@ -22,8 +22,9 @@ CARD = """# Toy text to video: fireworks from a sentence
 Eight prompts, in rows: {shown}.
 
 A `denoisers.STDiT3` of {denoiser:,} parameters, which draws {frames} frames of {size}×{size} pixels in the latents of
-{autoencoders} ({vae:,} parameters together),
-from texts as the [toy T5](../t5/MODEL_CARD.md) hears them ({text:,}). The averaged weights (EMA), in half precision.
+{autoencoders} ({vae:,} parameters
+together), from texts as the [toy T5](../t5/MODEL_CARD.md) hears them ({text:,}). The averaged weights (EMA), in half
+precision.
 
     minivdm sample "{example}"
 
@@ -72,8 +73,9 @@ SHIPPED_VAE = """the [temporal VAE](../temporal_vae/MODEL_CARD.md) over the [2D 
 OWN_VAE = """a temporal VAE over a 2D VAE of its own (`vae/`). These began as the shipped
 [temporal](../temporal_vae/MODEL_CARD.md) and [2D VAE](../vae2d/MODEL_CARD.md) of half the picture size, with more
 channels in the latent (`training.growing`); clips of the test split come back at {psnr:.1f} dB"""
-BEGUN = """The weights began as those of a model of half the picture size (first command below; see `training.growing`),
-trained for {before:,} steps. """
+DECODER = "--vae_loss.init runs/temporal_vae-{preset} --vae_loss.decoder_only true --data.clips {clips}"
+BEGUN = """The weights began as those of a model of half the picture size (`stdit3 --preset toy` below; see
+`training.growing`), trained for {before:,} steps. """
 
 LIMITS = """Large willows and palms are lumpier than rendered ones, small late bursts lose their shape, and some spirals
 come out as peonies: a few thousand numbers per clip are few, and the VAEs lose part of it before the model begins (see
@@ -88,7 +90,7 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
     return CARD.format(
         autoencoders=SHIPPED_VAE if own is None else OWN_VAE.format(psnr=own),
         begun=BEGUN.format(before=results["steps before"]) if flow.init else "",
-        commands="\n".join(f"    {command}" for command in _commands(config)),
+        commands="\n".join(f"    {command}" for command in _commands(config, results["decoder"])),
         shown="; ".join(f"*{prompt}*" for prompt in SHOWN),
         example=SHOWN[4],
         denoiser=results["parameters"]["denoiser"],
@@ -125,15 +127,22 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
     )
 
 
-def _commands(config: Config) -> list[str]:
-    """From nothing but the shipped VAEs and T5 to this folder."""
+def _commands(config: Config, decoder: dict[str, int] | None) -> list[str]:
+    """From nothing but the shipped VAEs and T5 to this folder; decoder: how long the VAE's went on learning alone."""
     train = [f"minivdm train stdit3 --preset {config.preset}"]
     if config.flow.init:
         train = ["minivdm train stdit3 --preset toy", f"{train[0]} --flow.init runs/stdit3-toy"]
     if config.flow.vae != "toy":
         train[:0] = [f"minivdm train {task} --preset {config.preset}" for task in ("vae2d", "temporal_vae")]
-    module = "python -m minivdm.training.publish_text_to_video"
-    return [*train, f"{module} runs/stdit3-{config.preset} checkpoints/toy/text_to_video"]
+    publish = (
+        f"python -m minivdm.training.publish_text_to_video runs/stdit3-{config.preset} checkpoints/toy/text_to_video"
+    )
+    if decoder is not None:
+        more = f"minivdm train temporal_vae --preset {config.preset} --run runs/decoder-{config.preset}"
+        begun = DECODER.format(preset=config.preset, clips=decoder["clips"])
+        train.append(f"{more} {begun} --training.steps {decoder['steps']}")
+        publish = f"{publish} --vae runs/decoder-{config.preset}"
+    return [*train, publish]
 
 
 def _row(name: str, kind: dict[str, Any], rebuilt: dict[str, Any]) -> str:
