@@ -57,7 +57,7 @@ from minivdm.diffusion import RectifiedFlow
 from minivdm.diffusion.guidance import classifier_free
 from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
-from minivdm.pipelines import TextToVideoPipeline
+from minivdm.pipelines import TextToVideoPipeline, load_video_autoencoder
 
 # %%
 from minivdm.pipelines.prompts import split_clips, with_motion_score
@@ -86,7 +86,7 @@ SENTENCE = "a large gold willow high on the left"
 
 # %% tags=["nbval-ignore-output"]
 film = pipe(SENTENCE, seed=seed, steps=16)
-viz.player(film, [SENTENCE], scale=8, fps=6)
+viz.player(film, [SENTENCE], scale=4, fps=6)
 
 # %% [markdown]
 # How does a sentence get in there? And what must happen to it on the way, so that the film obeys?
@@ -266,7 +266,7 @@ for ear, (one, other) in same_noise.items():
 
 # %% tags=["nbval-ignore-output"]
 shown = [film for films in same_noise.values() for film in films]
-viz.player(shown, [f"{ear}: {text}" for ear in same_noise for text in BOTH], columns=4, fps=6, scale=5)
+viz.player(shown, [f"{ear}: {text}" for ear in same_noise for text in BOTH], columns=4, fps=6, scale=3)
 
 # %% [markdown]
 # <details><summary>Why, and why no training can help</summary>
@@ -335,12 +335,12 @@ def with_your_ear(net: STDiT3) -> STDiT3:
 
 
 # %%
-def told(size: int = 32, fps: float = 8.0) -> dict[str, Tensor]:
+def told(size: int = 64, fps: float = 8.0) -> dict[str, Tensor]:
     """What the denoiser hears beside the words."""
     return {"fps": torch.tensor([fps]), "height": torch.tensor([float(size)]), "width": torch.tensor([float(size)])}
 
 
-z, t = torch.randn(3, 4, 5, 8, 8, generator=dice(1)), torch.tensor([900.0, 500.0, 100.0])
+z, t = torch.randn(3, *pipe.parts().latent_shape, generator=dice(1)), torch.tensor([900.0, 500.0, 100.0])
 y, mask = pipe.text(three)
 with torch.no_grad():
     theirs, yours = pipe.denoiser(z, t, y, mask, **told()), with_your_ear(pipe.denoiser)(z, t, y, mask, **told())
@@ -452,10 +452,10 @@ for told_so, texts in heard.items():
 # %% tags=["nbval-ignore-output"]
 films = [parts.decode(latents_of(*text)).clamp(-1, 1)[0] for texts in heard.values() for text in texts]
 labels = [f"{'mask' if told_so else 'no mask'}, {length} tokens" for told_so in heard for length in LENGTHS]
-viz.player(films, labels, columns=len(LENGTHS), fps=6, scale=5)
+viz.player(films, labels, columns=len(LENGTHS), fps=6, scale=3)
 
 # %% [markdown]
-# Above, the same film at every length. Below, without a mask, its colour drifts with the length of the padding, though nobody asked for that. And the second half of the same bug: if the *denoiser* is not told either, the places of the film listen to the
+# Above, the same film at every length. Below, without a mask, the burst comes out a little differently at every length of the padding, though nobody asked for that. And the second half of the same bug: if the *denoiser* is not told either, the places of the film listen to the
 # padding. How much? We take its mask away and add up the shares:
 
 # %% tags=["nbval-ignore-output"]
@@ -464,10 +464,10 @@ noise = torch.randn((1, *parts.latent_shape), generator=dice(3))
 deaf = shares(pipe.denoiser, noise, torch.tensor([900.0]), y, None)
 print(f"{(~mask).sum()} of {mask.numel()} tokens are padding; they get {deaf[..., ~mask[0]].sum(-1).mean():.0%} of the attention")
 both = [latents_of(y, mask), latents_of(y, torch.ones_like(mask))]
-viz.player([parts.decode(each).clamp(-1, 1)[0] for each in both], ["words only", "words and padding"], columns=2, fps=6, scale=5)
+viz.player([parts.decode(each).clamp(-1, 1)[0] for each in both], ["words only", "words and padding"], columns=2, fps=6, scale=3)
 
 # %% [markdown]
-# Half of the attention, and yet hardly another film. (Behind an encoder *with* a mask, the pads have looked at the words too, and probably say little else. That is luck and no design; the row above shows what pads can do.)
+# Almost a third of the attention, and yet hardly another film. (Behind an encoder *with* a mask, the pads have looked at the words too, and probably say little else. That is luck and no design; the row above shows what pads can do.)
 #
 # <details><summary>What to do about it</summary>
 #
@@ -506,7 +506,7 @@ SCALES = (0, 1, 3, 10)
 y, mask = pipe.text(ASKED)
 wall = {scale: parts.decode(latents_of(y, mask, roll=4, scale=scale)).clamp(-1, 1) for scale in SCALES}
 films = [wall[scale][row] for row in range(len(ASKED)) for scale in SCALES]
-viz.player(films, [f"{text}, × {scale}" for text in ASKED for scale in SCALES], columns=len(SCALES), fps=6, scale=4)
+viz.player(films, [f"{text}, × {scale}" for text in ASKED for scale in SCALES], columns=len(SCALES), fps=6, scale=2)
 
 # %% tags=["nbval-ignore-output"]
 for scale, films in wall.items():
@@ -520,13 +520,14 @@ for scale, films in wall.items():
 # ## 6 · Train it live
 #
 # Now from nothing. The encoders are finished and frozen, so films and captions go through them **once**, and the denoiser never sees a pixel or a word, only
-# latents and vectors. One shell per film, 32 × 32 pixels; to make it easy, only large ones. First the films (**about a minute**):
+# latents and vectors. One shell per film; to make it easy, only large ones, on 32 × 32 pixels and in the latents of the autoencoders of lessons 03 and 04. (The shipped model's films have 64 × 64, in the latents of a pair of their own.) First the films (**about a minute**):
 
 # %% tags=["nbval-ignore-output"]
 STEPS, BATCH = 1020, 16
 world = FireworksDataset(1280, "single", "train", seed=seed)
 world.scenes = [scene for scene in world.scenes if scene.shells[0].size == "large"]
-squeezed = LatentFilms(world, pipe.vae, cache=None)
+small_vae = load_video_autoencoder("toy")
+squeezed = LatentFilms(world, small_vae, cache=None)
 clear_output()  # of the progress
 print(tuple(squeezed.latents.shape), f"latents of size {squeezed.latents.float().std():.2f}")
 
@@ -554,7 +555,7 @@ def loss_of(net: STDiT3, chosen: list[int], epoch: int, chance: torch.Generator)
     drop = torch.rand(len(chosen), generator=chance) < 0.1
     y, mask = null_dropout(y, net.y_embedder.y_embedding, drop), mask | drop[:, None]
     t, noise = flow.sample_t(len(chosen), generator=chance), torch.randn(x0.shape, generator=chance)
-    return flow.loss(lambda x, t, frames: net(x, t, y, mask, **told()), x0, t, noise).mean()
+    return flow.loss(lambda x, t, frames: net(x, t, y, mask, **told(32)), x0, t, noise).mean()
 
 
 flow, spoken = RectifiedFlow("logit-normal", location=0.5), CachedTexts(pipe.text)
@@ -568,7 +569,7 @@ flow, spoken = RectifiedFlow("logit-normal", location=0.5), CachedTexts(pipe.tex
 # %%
 def draw(net: STDiT3, prompts: Sequence[str], steps: int = 10, guidance: float = 2.0) -> Tensor:
     """A film per prompt, film k from noise of seed k."""
-    model = TextToVideoPipeline(net, pipe.text, pipe.vae, pipe.settings)
+    model = TextToVideoPipeline(net, pipe.text, small_vae, replace(pipe.settings, height=32, width=32))
     starts = range(0, len(prompts), 16)
     return torch.cat([model(prompts[k : k + 16], seed=k, steps=steps, guidance=guidance) for k in starts])
 
@@ -670,7 +671,7 @@ for name, wanted in {"all": (True, False), "seen together": (False,), "never see
 # %% tags=["nbval-ignore-output"]
 TWO = [RED_LEFT, BLUE_LEFT, PAIR, "first a small blue ring low on the right, then a large red peony high on the left"]
 drawn = pipe(TWO, seed=seed + 20, steps=16)
-viz.player(drawn, TWO, columns=4, fps=6, scale=5)
+viz.player(drawn, TWO, columns=4, fps=6, scale=3)
 
 # %% tags=["nbval-ignore-output"]
 for text, found in zip(TWO, judge(drawn), strict=True):
@@ -854,7 +855,7 @@ def exchanged(scene: Scene) -> Scene:
     return Scene((replace(one, colour=other.colour), replace(other, colour=one.colour)))
 
 
-rendered = pipe.vae.encode(render(scenes, 17, 32, generator=dice(22)), sample=False)
+rendered = pipe.vae.encode(render(scenes, 17, 64, generator=dice(22)), sample=False)
 times, noise = torch.linspace(25, 975, len(scenes)), torch.randn(rendered.shape, generator=dice(23))
 captions = {"right": TWENTY, "colours exchanged": [canonical(exchanged(scene)) for scene in scenes], "no caption": [""] * len(scenes)}
 for name, said in captions.items():
@@ -898,9 +899,9 @@ check("09.freeze_frames", freeze_frames)
 
 # %% tags=["nbval-ignore-output"]
 bursts = [("red", "peony", "left"), ("green", "willow", "centre"), ("blue", "ring", "right")]
-given = render([Scene((Shell(colour, shape, column, "high", "large"),)) for colour, shape, column in bursts], 17, 32, generator=dice(7))
+given = render([Scene((Shell(colour, shape, column, "high", "large"),)) for colour, shape, column in bursts], 17, 64, generator=dice(7))
 pictures = given[:, :, 7]
-viz.filmstrip([picture[:, None] for picture in pictures], [f"{colour} {shape}" for colour, shape, _ in bursts], scale=3)
+viz.filmstrip([picture[:, None] for picture in pictures], [f"{colour} {shape}" for colour, shape, _ in bursts], scale=2)
 
 
 # %%
@@ -941,7 +942,7 @@ for (colour, shape, _), picture, film in zip(bursts, pictures, moving, strict=Tr
     print(f"{colour} {shape}: its first frame is the given picture, as the autoencoder shows it: {psnr(film[:, :, 0], seen[:, :, 0]) > 30}")
 
 # %% tags=["nbval-ignore-output"]
-viz.player([each[0] for each in moving], [f"{colour} {shape}, given: its first frame" for colour, shape, _ in bursts], columns=3, fps=6, scale=5)
+viz.player([each[0] for each in moving], [f"{colour} {shape}, given: its first frame" for colour, shape, _ in bursts], columns=3, fps=6, scale=3)
 
 # %% [markdown]
 # No sparks climb: the burst is there, so it goes on from there, at its place, and dies as such bursts do. The picture decides what the sentence leaves open.
@@ -952,7 +953,7 @@ viz.player([each[0] for each in moving], [f"{colour} {shape}, given: its first f
 continued = pipe("a large blue ring", video=given[0], seed=seed, steps=16)
 loop = pipe("a large red peony", image=given[0, :, 8], last_image=given[0, :, 8], seed=seed, steps=16)
 labels = ["a red peony", "its first frames, and another end", "a picture as first and last frame"]
-viz.player([given[0], continued[0], loop[0]], labels, columns=3, scale=5, fps=6)
+viz.player([given[0], continued[0], loop[0]], labels, columns=3, scale=3, fps=6)
 
 # %% [markdown]
 # ### Two dials instead of one
@@ -1017,7 +1018,7 @@ print("scale 8 in 20 steps:", *(f"{oscillate(8.0, step):g}" for step in range(20
 loud = {name: pipe(ASKED[1], seed=seed + 1, guidance=8, oscillate=name == "with pauses") for name in ("in every step", "with pauses")}
 for name, films in loud.items():
     print(f"scale 8 {name:13}: {(films > 0.99).float().mean():.2%} of the numbers at their limit; the judge finds what was asked: {obeys(films, ASKED[1:2]) == 1}")
-viz.player([films[0] for films in loud.values()], list(loud), columns=2, scale=6, fps=6)
+viz.player([films[0] for films in loud.values()], list(loud), columns=2, scale=3, fps=6)
 
 # %% [markdown]
 # On films as small as ours the difference is slight. Look at the edges and at the sky.
@@ -1031,21 +1032,21 @@ STORY = "|0| a large green peony high on the left |1| a small white ring low on 
 print(split_clips(STORY))
 story, picture = pipe(STORY, seed=seed, steps=16), pipe(SENTENCE, frames=1, seed=seed, steps=16)
 print("two clips of 17 frames that share one:", tuple(story.shape), "  one frame:", tuple(picture.shape))
-viz.player([story[0], picture[0]], ["two sentences", "one frame"], scale=6, fps=6)
+viz.player([story[0], picture[0]], ["two sentences", "one frame"], scale=3, fps=6)
 
 # %% [markdown]
-# (The picture is what *this* model knows as a first frame: night, and perhaps a spark. It has never seen a photograph. Large models train on pictures and films in turns, so that one frame is a finished picture.)
+# (The picture is a smudge, and no firework: *this* model has only ever drawn one frame as the beginning of a film. Large models train on pictures and films in turns, so that one frame is a finished picture.)
 #
 # Sizes may be ratios, lengths seconds (rounded to 1 + 4k frames, the rule of lesson 04), and both are checked at the door:
 
 # %%
-for size in ("16:9", "9:16", "48x32"):
+for size in ("16:9", "9:16", "96x64"):
     print(f"{size:6} latents (C, T, h, w) = {pipe.parts(size=size).latent_shape}")
 for frames in (1, 5, 17, "5s"):
     print(f"frames={frames!r:4} latent frames: {pipe.parts(frames=frames).latent_shape[1]}")
 print(with_motion_score(SENTENCE, 3))
 try:
-    pipe.parts(size=50)
+    pipe.parts(size=100)
 except UserError as error:
     print(error)
 
@@ -1235,7 +1236,7 @@ print("your film = the package's:", torch.allclose(made_by_you, theirs, atol=5e-
 
 # %% tags=["nbval-ignore-output"]
 print(f"largest difference of a pixel, of a range of 2: {(made_by_you - theirs).abs().max():.1e}")
-viz.player(made_by_you, [f"{SENTENCE}, by your functions"], scale=8, fps=6)
+viz.player(made_by_you, [f"{SENTENCE}, by your functions"], scale=4, fps=6)
 
 # %% [markdown]
 # That is the promise of page one. What is *not* in the film, to be honest: lessons 01 and 02 built the other road, DDPM's, which lesson 07 took; lesson 06 built the critic, which sharpened the decoder while it learned and is not needed
@@ -1269,7 +1270,7 @@ for (name, small), (large_name, large) in zip(toy.items(), giants.items(), stric
 def plan(scale: str) -> dict:
     """Weights, tokens, and operations for one film at a preset."""
     config = load_preset(scale, task="stdit3")
-    side, frames = config.data.size // (8 if scale == "full" else 4), math.ceil(config.data.frames / 4)
+    side, frames = config.data.size // (4 if scale == "small" else 8), math.ceil(config.data.frames / 4)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         toys = {"caption_channels": pipe.text.dim, "model_max_length": pipe.text.max_length}
         net = STDiT3(config.stdit3, **(toys if config.flow.text == "toy" else {}))
@@ -1284,7 +1285,7 @@ def plan(scale: str) -> dict:
     }
 
 
-plans = {scale: plan(scale) for scale in ("toy", "small", "full")}
+plans = {scale: plan(scale) for scale in ("toy_64", "small", "full")}
 for scale, row in plans.items():
     print(f"{scale:6} {row['film']:>10}   {row['tokens']:6,} tokens   {row['millions']:8.2f} million weights   {row['work']:.1e} operations a film")
 
