@@ -80,7 +80,7 @@ def compare(work: Work, repeats: int, threads: int, alone: bool) -> Compared:
                 times.add(run)
     if work.training:
         result.our_flops, result.their_flops = ours.flops, theirs.flops if theirs else 0.0
-    result.remark = work.remark()
+    result.remark = "" if alone else work.remark()
     return result
 
 
