@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = [ROOT / "README.md", ROOT / "datasets" / "README.md", *sorted((ROOT / "checkpoints").glob("**/MODEL_CARD.md"))]
 QUICK = {  # the same commands, made small
-    "data": ["--clips", "6", "--size", "16"],
+    "data fireworks": ["--clips", "6", "--size", "16"],
     "train unet3d": ["--training.steps", "1", "--data.size", "16", "--unet3d.dim", "8", "--sampling.steps", "1"],
     "train vae2d": ["--training.steps", "1", "--data.size", "16", "--vae2d.ch", "8", "--data.frames", "5"],
     "train temporal_vae": ["--training.steps", "1", "--data.size", "16", "--data.frames", "5"],

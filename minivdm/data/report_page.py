@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from minivdm.data.io import write_atomically
@@ -50,7 +51,9 @@ def _plots(found: Survey, out: Path) -> Path:
             panel.hist(values, bins=steps, color=colour)
         panel.set_xlabel(label)
         panel.set_ylabel("captions" if name == "words" else "clips")
-    return save_png(picture, out / "report.png")
+    page = save_png(picture, out / "report.png")
+    plt.close(picture)
+    return page
 
 
 def _cell(text: str) -> str:
