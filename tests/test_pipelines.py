@@ -9,7 +9,7 @@ import torch
 
 from minivdm.config import load_preset
 from minivdm.errors import UserError
-from minivdm.pipelines import UnetPipeline
+from minivdm.pipelines import UnetPipeline, pick_device
 from minivdm.text.words import BagOfWords
 
 TINY = {
@@ -84,3 +84,11 @@ def test_weights_survive_a_folder_also_in_half_precision(pipeline, tmp_path):
     assert back.config == pipeline.config and json.dumps(back.words.vocabulary) == '["blue", "red", "ring"]'
     assert next(back.unet.parameters()).dtype == torch.float32
     torch.testing.assert_close(back(["red"], seed=4), pipeline(["red"], seed=4), atol=0.02, rtol=0)
+
+
+def test_each_of_several_processes_takes_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert pick_device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert pick_device() == torch.device("cuda", 3)
