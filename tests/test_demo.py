@@ -16,7 +16,7 @@ def test_the_demo_draws_trains_stops_resumes_and_draws(tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == names
     films = sorted((out / "text").glob("*.gif"))
     assert len(films) == len(demo.SENTENCES) == len(list((out / "text").glob("*.mp4")))
-    assert read_video(films[0]).frames.shape == (17, 128, 128, 3)
+    assert read_video(films[0]).frames.shape == (17, 256, 256, 3)
     assert [path.name for path in list_checkpoints(out / "run")] == ["step-00000001", "step-00000002"]
     steps = [json.loads(line)["step"] for line in (out / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2]
