@@ -56,7 +56,7 @@ $(BENCH_READY): pyproject.toml constraints.txt
 	$(BENCH_PYTHON) -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	@$(BENCH_PYTHON) -c 'import pathlib; pathlib.Path("$(BENCH_READY)").touch()'
 
-bench: $(BENCH_READY)
+bench: $(READY) $(BENCH_READY)
 	$(BENCH_PYTHON) -m benchmarks $(BENCH_OPTIONS)
 
 notebooks: $(READY)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 MIB = 2**20
 ROOT = Path(__file__).parents[1]
+# The environment of a user, without the peers: a torchvision for another torch keeps transformers from importing T5.
+PYTHON = ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 # As `minivdm.course.build` runs a lesson, but into a folder that is thrown away.
 NOTEBOOKS = """
@@ -47,7 +49,8 @@ def spend(command: Command) -> Spent:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
         arguments = [argument.replace("OUT", folder) for argument in command.arguments]
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *arguments], stdout=said, stderr=said, cwd=ROOT)
+        python = str(PYTHON) if PYTHON.exists() else sys.executable
+        process = subprocess.Popen([python, *arguments], stdout=said, stderr=said, cwd=ROOT)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - start
