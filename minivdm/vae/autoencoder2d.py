@@ -241,10 +241,10 @@ class AutoEncoder2D(nn.Module, SafeHubMixin):
         self._check(x, self.config.in_channels, "picture")
         if not drop_odd:
             self.get_latent_size(x.shape[-2:])
-        moments = self.encoder(_to_patches(_fold(x), self.config.patch))
+        moments = self.encoder(_fold(x, self.config.patch))
         if self.quantised:
             moments = self.quant_conv(moments)
-        return DiagonalGaussianDistribution(_unfold(moments, like=x))
+        return DiagonalGaussianDistribution(_unfold(moments, x))
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents z (B, z_channels, h, w) or (B, z_channels, T, h, w) -> pictures, about in [-1, 1] (not clamped)."""
@@ -252,7 +252,7 @@ class AutoEncoder2D(nn.Module, SafeHubMixin):
         latent = _fold(z / self.config.scale_factor + self.config.shift_factor)
         if self.quantised:
             latent = self.post_quant_conv(latent)
-        return _unfold(_to_pixels(self.decoder(latent), self.config.patch), like=z)
+        return _unfold(self.decoder(latent), z, self.config.patch)
 
     def forward(
         self,
@@ -292,19 +292,13 @@ def _config(config: AutoEncoderConfig | Mapping | None, given: dict) -> tuple[Au
     return AutoEncoderConfig(**values), extra
 
 
-def _fold(x: Tensor) -> Tensor:
-    return rearrange(x, "b c t h w -> (b t) c h w") if x.ndim == 5 else x
-
-
-def _unfold(x: Tensor, like: Tensor) -> Tensor:
-    return rearrange(x, "(b t) c h w -> b c t h w", b=len(like)) if like.ndim == 5 else x
-
-
-def _to_patches(x: Tensor, patch: int) -> Tensor:
-    """Squares of pixels into channels; rows and columns that fill no square are dropped."""
+def _fold(x: Tensor, patch: int = 1) -> Tensor:
+    """Frames into the batch, squares of pixels into channels; rows and columns that fill no square are dropped."""
+    x = rearrange(x, "b c t h w -> (b t) c h w") if x.ndim == 5 else x
     height, width = (side // patch * patch for side in x.shape[-2:])
     return rearrange(x[..., :height, :width], "n c (h p) (w q) -> n (c p q) h w", p=patch, q=patch)
 
 
-def _to_pixels(x: Tensor, patch: int) -> Tensor:
-    return rearrange(x, "n (c p q) h w -> n c (h p) (w q)", p=patch, q=patch)
+def _unfold(x: Tensor, like: Tensor, patch: int = 1) -> Tensor:
+    x = rearrange(x, "n (c p q) h w -> n c (h p) (w q)", p=patch, q=patch)
+    return rearrange(x, "(b t) c h w -> b c t h w", b=len(like)) if like.ndim == 5 else x
