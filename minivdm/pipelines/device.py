@@ -1,8 +1,11 @@
 """Where to compute."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
 def pick_device() -> torch.device:
@@ -10,3 +13,14 @@ def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@contextmanager
+def on_best_device(module: nn.Module) -> Iterator[torch.device]:
+    """The module on the best device there is, which is handed out; afterwards it is where it was."""
+    place, device = next(module.parameters()).device, pick_device()
+    module.to(device)
+    try:
+        yield device
+    finally:
+        module.to(place)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from minivdm.data.bucketed import Bucketed
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
-from minivdm.pipelines.device import pick_device
+from minivdm.pipelines.device import on_best_device
 from minivdm.training.latent_file import Block, read_latents, write_latents
 from minivdm.vae.video import VideoAutoencoder
 
@@ -75,16 +75,12 @@ def encode_films(dataset: FireworksDataset | VideoFolder, vae: VideoAutoencoder)
 
     They are computed on the best device there is; afterwards the VAE is where it was.
     """
-    place, device = vae.shift.device, pick_device()
-    vae.to(device)
-    try:
-        with tqdm(total=len(dataset), desc=f"encoding {len(dataset)} clips", delay=1, leave=False) as bar:
-            for clips, block in _clips(dataset):
-                for numbers, videos in zip(_split(clips), block.split(BLOCK), strict=True):
-                    yield numbers, vae.encode(videos.to(device), sample=False).half().cpu()
-                    bar.update(len(videos))
-    finally:
-        vae.to(place)
+    title = f"encoding {len(dataset)} clips"
+    with on_best_device(vae) as device, tqdm(total=len(dataset), desc=title, delay=1, leave=False) as bar:
+        for clips, block in _clips(dataset):
+            for numbers, videos in zip(_split(clips), block.split(BLOCK), strict=True):
+                yield numbers, vae.encode(videos.to(device), sample=False).half().cpu()
+                bar.update(len(videos))
 
 
 def _split(clips: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -12,8 +12,8 @@ from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
 from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
-from minivdm.pipelines.device import pick_device
-from minivdm.training.parts import averages, is_run
+from minivdm.pipelines.device import on_best_device
+from minivdm.training.parts import averages, is_run, vae_weights
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.temporal import TemporalVAE
 
@@ -34,7 +34,7 @@ def find_vae2d(source: str | None) -> AutoEncoder2D:
     if is_run(folder):
         config, weights = averages(folder, "vae2d")
         vae = AutoEncoder2D(config.vae2d)
-        vae.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")})
+        vae.load_state_dict(vae_weights(weights))
     elif (folder / "config.json").is_file():
         vae = AutoEncoder2D.from_pretrained(folder)
     else:
@@ -51,7 +51,7 @@ def find_temporal_vae(source: str) -> TemporalVAE:
     if is_run(folder):
         config, weights = averages(folder, "temporal_vae")
         vae = TemporalVAE(config.temporal_vae)
-        vae.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")})
+        vae.load_state_dict(vae_weights(weights))
         return vae.eval()
     if not (folder / "config.json").is_file():
         expected = "expected a run of `minivdm train temporal_vae`, or config.json with weights"
@@ -74,15 +74,13 @@ class LatentClips(Dataset):
 
     def __init__(self, dataset: FireworksDataset | VideoFolder, vae: AutoEncoder2D):
         self.dataset = dataset
-        place, device = next(vae.parameters()).device, pick_device()
-        vae.to(device)
         parts = []
         starts = range(0, len(dataset), BLOCK)
-        for start in tqdm(starts, desc=f"encoding {len(dataset)} clips", delay=1, leave=False):
-            clips = [dataset[index]["video"] for index in range(start, min(start + BLOCK, len(dataset)))]
-            parts.append(encode_frames(vae, torch.stack(clips).to(device)).cpu())
+        with on_best_device(vae) as device:
+            for start in tqdm(starts, desc=f"encoding {len(dataset)} clips", delay=1, leave=False):
+                clips = [dataset[index]["video"] for index in range(start, min(start + BLOCK, len(dataset)))]
+                parts.append(encode_frames(vae, torch.stack(clips).to(device)).cpu())
         self.latents = torch.cat(parts)
-        vae.to(place)
 
     def __len__(self) -> int:
         return len(self.latents)

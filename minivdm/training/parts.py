@@ -29,6 +29,11 @@ def averages(run: Path, task: str) -> tuple[Config, dict[str, Tensor]]:
     return config, read_single(weights)
 
 
+def vae_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The VAE's own out of those of a training of it, which hold its critic's and its loss's as well."""
+    return {name[4:]: weight for name, weight in weights.items() if name.startswith("vae.")}
+
+
 def find_text_encoder(source: str, tokens: int) -> TextEmbedder:
     """A text encoder: "toy", a run of `minivdm train toy_t5`, a folder of transformers, or a name on the Hub."""
     folder = checkpoint_dir("toy/t5") if source == "toy" else Path(source)

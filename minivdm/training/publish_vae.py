@@ -24,7 +24,7 @@ from minivdm.pipelines import LATENTS, load_video_autoencoder
 from minivdm.training.checkpoint import load_newest, read_tensors
 from minivdm.training.evaluate_vae import as_table, evaluate_vae
 from minivdm.training.latents import encode_frames, find_temporal_vae, find_vae2d
-from minivdm.training.parts import averages
+from minivdm.training.parts import averages, vae_weights
 from minivdm.training.tasks import tile
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 from minivdm.vae.distributions import DiagonalGaussianDistribution
@@ -69,7 +69,7 @@ def publish_vae(run: Path, out: Path, clips: int = 128, machine: str = "") -> di
     folder, state, _ = load_newest(run)
     config = load_config(folder / "config.yaml")
     tensors = read_tensors(folder / "ema.safetensors")
-    weights = {name[4:]: weight for name, weight in tensors.items() if name.startswith("vae.")}
+    weights = vae_weights(tensors)
     out.mkdir(parents=True, exist_ok=True)
     for source in (folder / "config.yaml", run / "loss.png", run / "metrics.jsonl"):
         shutil.copy(source, out / source.name)

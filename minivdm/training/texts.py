@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minivdm.data.io import write_atomically
-from minivdm.pipelines.device import pick_device
+from minivdm.pipelines.device import on_best_device
 from minivdm.text.encoder import TextEmbedder
 
 LARGE = 50_000_000  # weights of an encoder from which on the disk pays
@@ -46,15 +46,11 @@ class CachedTexts:
         if self.folder is None:
             return
         new = [text for text in dict.fromkeys(texts) if not self._file(text).is_file()]
-        place, device = self.embedder.model.device, pick_device()
-        self.embedder.to(device)
-        try:
-            with tqdm(total=len(new), desc=f"encoding {len(new)} texts", delay=1, leave=False) as bar:
-                for start in range(0, len(new), BATCH):
-                    self._encode(new[start : start + BATCH])
-                    bar.update(len(new[start : start + BATCH]))
-        finally:
-            self.embedder.to(place)
+        title = f"encoding {len(new)} texts"
+        with on_best_device(self.embedder), tqdm(total=len(new), desc=title, delay=1, leave=False) as bar:
+            for start in range(0, len(new), BATCH):
+                self._encode(new[start : start + BATCH])
+                bar.update(len(new[start : start + BATCH]))
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """y (B, L, D) and its mask (B, L) bool, as from `TextEmbedder`; only real tokens are kept, pads come back 0."""
