@@ -2,8 +2,8 @@
 
 A preset is data. `presets/base.yaml` holds every default, each other file states only its difference from it, or from
 the preset that it names as `like`, and any value can be overridden by its dotted name, on the command line
-(`--training.steps 500`) or in code (`load_preset("toy", {"training.steps": 500})`). What differs between the tasks of one
-preset stands under `tasks`. Unknown names and impossible values are one-line `UserError`s.
+(`--training.steps 500`) or in code (`load_preset("toy", {"training.steps": 500})`). What differs between the tasks of
+one preset stands under `tasks`. Unknown names and impossible values are one-line `UserError`s.
 """
 
 import dataclasses
