@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import reprlib
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def _build(values: dict[str, Any]) -> Config:
             raise UserError(
                 f"unknown setting {name!r}{_nearest(name, _known())}; known settings are listed in presets/base.yaml"
             )
+        _refuse(name, values[name])
     nested: dict[str, Any] = {}
     for name, value in values.items():
         *groups, leaf = name.split(".")
@@ -116,22 +118,37 @@ def _parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
+@functools.cache
+def _types() -> dict[str, Any]:
+    """The type of every setting."""
+    types = {"preset": str}
+    for group in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(group.type):
+            types |= {f"{group.name}.{leaf.name}": leaf.type for leaf in dataclasses.fields(group.type)}
+        else:
+            types[group.name] = group.type
+    return types
+
+
+def _refuse(name: str, value: Any) -> None:
+    """Raise UserError for two values that the parser would let pass: nothing at all, and an int too long for a float."""
+    if value is None and type(None) not in typing.get_args(_types()[name]):
+        raise UserError(f"setting {name} has no value; expected {_printed(_types()[name])}")
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise UserError(f"setting {name} is a whole number of {value.bit_length()} bits; expected at most 64")
+
+
+def _printed(kind: Any) -> str:
+    plain = isinstance(kind, type) and not hasattr(kind, "__args__")
+    return kind.__name__ if plain else str(kind).replace("typing.", "")
+
+
 def _explain(values: dict[str, Any], error: Exception) -> str:
     """The setting whose value has the wrong type, in one line."""
-    fields = {field.name: field for field in dataclasses.fields(Config)}
-    fields |= {
-        f"{group.name}.{leaf.name}": leaf
-        for group in dataclasses.fields(Config)
-        if dataclasses.is_dataclass(group.type)
-        for leaf in dataclasses.fields(group.type)
-    }
     text = " ".join(str(error).split())
     for name, value in values.items():
         if f'"{name}"' in text or f'"{name.rpartition(".")[2]}"' in text:
-            kind = fields[name].type if name in fields else "another type"
-            expected = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
-            expected = expected.replace("typing.", "")
-            return f"setting {name} is {reprlib.repr(value)}; expected {expected}"
+            return f"setting {name} is {reprlib.repr(value)}; expected {_printed(_types()[name])}"
     return f"impossible setting: {text}"
 
 

@@ -104,6 +104,16 @@ def test_impossible_settings_are_one_line_that_names_the_fix(overrides, words):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize("value", [None, 10**400, float("nan"), [[]], {}], ids=str)
+def test_no_setting_takes_a_value_it_does_not_understand(value):
+    """Whatever the setting: a configuration, or one line that names it."""
+    for name in configuration._read_preset("base", ""):
+        try:
+            load_preset("toy", {name: value})
+        except UserError as error:
+            assert "\n" not in str(error) and name.rpartition(".")[2] in str(error)
+
+
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'toy'"):
         load_preset("toi")
