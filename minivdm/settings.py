@@ -131,6 +131,7 @@ class TrainingConfig:
     steps: int
     batch_size: int
     accumulate: int
+    optimizer: Literal["adam", "muon"]  # muon: for transformers, fewer steps
     learning_rate: float
     warmup: int  # steps over which the learning rate rises from 0
     decay_from: float  # fraction of `steps` after which the learning rate falls to 0 along a cosine

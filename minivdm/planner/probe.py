@@ -9,6 +9,7 @@ from minivdm.planner.machine import synchronize
 from minivdm.planner.workloads import workload
 from minivdm.settings import Config
 from minivdm.training.ema import EMA
+from minivdm.training.optimizers import make_optimizer
 
 WARM_UP = 2
 
@@ -19,7 +20,7 @@ def seconds_per_step(config: Config, device: torch.device, steps: int = 10) -> f
     with torch.device(device):
         work = workload(config)
         weights = [weight for weight in work.model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.Adam(weights, lr=training.learning_rate, betas=(0.9, 0.99), foreach=True)
+        optimizer = make_optimizer(work.model, training)
         average = EMA(work.model, training.ema_decay)
         for step in range(WARM_UP + steps):
             if step == WARM_UP:

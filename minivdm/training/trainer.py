@@ -35,6 +35,7 @@ from minivdm.training.checkpoint import (
 from minivdm.training.interrupts import Interrupted, finish_the_step, stopped
 from minivdm.training.learning_rate import learning_rate
 from minivdm.training.not_finite import blame, restore
+from minivdm.training.optimizers import make_optimizer
 from minivdm.training.precision import autocast, choose_precision, forget_precision
 from minivdm.training.run_log import RunLog
 from minivdm.training.sharding import (
@@ -84,8 +85,9 @@ class Trainer:
                 f"training.batch_size {training.batch_size} cannot be shared by {world} processes; "
                 f"use {training.batch_size // world * world + world}"
             )
-        weights = [weight for weight in task.model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.Adam(weights, lr=training.learning_rate, betas=(0.9, 0.99), foreach=True)
+        if training.optimizer == "muon" and self.accelerator.is_fsdp2:
+            raise UserError("training.optimizer muon needs whole matrices, and FSDP shares them out; set it to adam")
+        optimizer = make_optimizer(task.model, training)
         self.model, self.optimizer, self.ema = prepare(self.accelerator, task.model, optimizer, training.ema_decay)
         self._batches = Batches(task.dataset, config, self.accelerator)
         self.step, self._loss_sum, self._loss_count = 0, 0.0, 0
