@@ -131,7 +131,7 @@ def _types() -> dict[str, Any]:
 
 
 def _refuse(name: str, value: Any) -> None:
-    """Raise UserError for two values that the parser would let pass: nothing at all, and an int too long for a float."""
+    """Raise UserError for two values that the parser lets pass: nothing at all, and an int too long for a float."""
     if value is None and type(None) not in typing.get_args(_types()[name]):
         raise UserError(f"setting {name} has no value; expected {_printed(_types()[name])}")
     if isinstance(value, int) and value.bit_length() > 64:

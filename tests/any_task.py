@@ -35,6 +35,7 @@ CASES = {
     "vae2d with a critic": {"vae_loss.critic": "hinge"},
     "temporal_vae with a critic": {"vae_loss.critic": "vanilla", "data.frames": 7, "vae_loss.images": 0.0},
     "stdit3": {"flow.image_head": 0.3, "flow.image_tail": 0.2},
+    "stdit3 with muon": {"training.optimizer": "muon"},
     "toy_t5": {},
 }
 

@@ -32,9 +32,9 @@ def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Op
 class Muon(torch.optim.Adam):
     """Muon for the matrices of linear layers within lists of blocks, Adam for every other weight.
 
-    A matrix moves by 0.2 `lr` per step (root mean square), which is what Adam comes to in practice (Liu et al. 2025), so
-    a learning rate means the same to both. A matrix that is several square ones side by side (q, k and v; the parts of an MLP four times as
-    wide) is taken apart into these. Weights have to be whole, not sharded.
+    A matrix moves by 0.2 `lr` per step (root mean square), which is what Adam comes to in practice (Liu et al. 2025),
+    so a learning rate means the same to both. A matrix that is several square ones side by side (q, k and v; the parts
+    of an MLP four times as wide) is taken apart into these. Weights have to be whole, not sharded.
     Raises UserError for a model without such matrices.
     """
 
