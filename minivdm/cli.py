@@ -157,6 +157,8 @@ def sample(argv: list[str]) -> None:
     stdit3.add_argument("--last-image", type=Path, help="picture to end with")
     stdit3.add_argument("--video", type=Path, help="clip to go on from, or with --strength to work from")
     stdit3.add_argument("--strength", type=float, help="how much to change --video or --image: 0 nothing, 1 all")
+    together = "under torchrun: all processes draw every film together, instead of some films each"
+    stdit3.add_argument("--sequence-parallel", action="store_true", help=together)
     options = vars(parser.parse_args(argv))
     if options["clips"] < 1 or options["scale"] < 1:
         raise UserError(f"--clips {options['clips']}, --scale {options['scale']}: expected whole numbers above 0")

@@ -51,12 +51,18 @@ def test_two_processes_write_the_files_that_one_writes(folder, tmp_path):
     command = ["-m", "minivdm.cli", "sample", *prompts, "--checkpoint", str(folder), "--seed", "3", "--out"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for out, before in {"one": [], "two": launch}.items():
-        run = [sys.executable, *before, *command, str(tmp_path / out)]
+    together = ["--sequence-parallel"]
+    for out, before, after in (("one", [], []), ("two", launch, []), ("together", launch, together)):
+        run = [sys.executable, *before, *command, str(tmp_path / out), *after]
         subprocess.run(run, check=True, env=environment, capture_output=True, timeout=600)
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert len(one) == 2 * len(prompts) and len(set(one.values())) == len(one)
     assert one == two
+    assert sorted(contents(tmp_path / "together")) == sorted(one)
+    for name in one:
+        alone, shared = (read_video(tmp_path / out / name).frames.astype(int) for out in ("one", "together"))
+        if name.endswith(".mp4"):
+            assert abs(alone - shared).max() <= 8, "more than rounding, as the codec leaves it"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +75,8 @@ def test_two_processes_write_the_files_that_one_writes(folder, tmp_path):
         (["--eta", "0.5"], "--eta is for Unet3D models"),
         (["--strength", "0.5"], "nothing to work from"),
         (["--model", "stdit4"], "stdit4"),
+        (["--model", "unet3d", "--sequence-parallel"], "a Unet3D is drawn by one process"),
+        (["--sequence-parallel"], "torchrun"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(folder, tmp_path, capsys, monkeypatch, options, words):

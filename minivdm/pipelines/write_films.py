@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minivdm.data.io import write_video
+from minivdm.denoisers.sequence_parallel import sequence_parallel
 from minivdm.errors import UserError
 from minivdm.pipelines.device import pick_device
 from minivdm.pipelines.loading import holds_text_to_video
@@ -31,6 +33,7 @@ def sample_films(
     clips: int = 1,
     scale: int = 4,
     seed: int = 0,
+    sequence_parallel: bool = False,
     **asked: Any,
 ) -> Iterator[Path]:
     """Draw `clips` films for each prompt from what lies in `checkpoint`, and yield the GIFs as they are written.
@@ -39,7 +42,8 @@ def sample_films(
     scale: how many times larger pixels are drawn. asked: options of the pipelines; None is as if it were not given.
 
     Under torchrun or `accelerate launch` the films of an STDiT3 are shared out over the processes: the files are the
-    same as with one. A Unet3D leaves the work to the first.
+    same as with one. A Unet3D leaves the work to the first. With `sequence_parallel` all processes draw every film
+    together, where one is too large or too slow for one of them, and the first writes; they are equal up to rounding.
     """
     asked = {name: value for name, value in asked.items() if value is not None}
     prompts = [prompt for prompt in prompts for _ in range(clips)]
@@ -47,12 +51,19 @@ def sample_films(
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if model == "stdit3" or (model is None and holds_text_to_video(checkpoint)):
-        films, fps = _draw_text_to_video(prompts, checkpoint, seed, asked, rank, processes)
+        share = slice(None) if sequence_parallel else slice(rank, None, processes)
+        films, fps = _draw_text_to_video(prompts, checkpoint, seed, asked, share, sequence_parallel)
+    elif sequence_parallel:
+        raise UserError(
+            "--sequence-parallel is for text-to-video models: a Unet3D is drawn by one process; leave it out"
+        )
     elif rank == 0:
         films, fps = _draw_unet(prompts, checkpoint, seed, asked)
     else:
         return
     for number, film in films:
+        if sequence_parallel and rank:
+            continue
         large = film.repeat_interleave(scale, -1).repeat_interleave(scale, -2).cpu()
         path = out / f"{number:03d}-{'-'.join(split_words(prompts[number])[:8]) or 'clip'}"
         write_video(path.with_suffix(".mp4"), large, fps=fps)
@@ -60,9 +71,9 @@ def sample_films(
 
 
 def _draw_text_to_video(
-    prompts: list[str], checkpoint: str, seed: int, asked: dict[str, Any], rank: int, processes: int
+    prompts: list[str], checkpoint: str, seed: int, asked: dict[str, Any], share: slice, together: bool
 ) -> tuple[Iterator[tuple[int, Tensor]], float]:
-    """Films with their numbers, those of process `rank`; and frames per second."""
+    """Films with their numbers, of this process's share of the groups; and frames per second."""
     if "eta" in asked:
         raise UserError("--eta is for Unet3D models: an STDiT3 is sampled without noise on the way; leave it out")
     pipe = TextToVideoPipeline.from_pretrained(checkpoint).to(pick_device())
@@ -70,9 +81,10 @@ def _draw_text_to_video(
     _warn_of_unknown(prompts, lambda word: tokenizer.unk_token_id in tokenizer(word)["input_ids"])
 
     def draw() -> Iterator[tuple[int, Tensor]]:
-        for group in _groups(prompts)[rank::processes]:
-            texts = [prompts[number] for number in group]
-            yield from zip(group, pipe(texts, seed=seed + group[0], progress=True, **asked), strict=True)
+        with sequence_parallel(pipe.denoiser) if together else nullcontext():
+            for group in _groups(prompts)[share]:
+                texts = [prompts[number] for number in group]
+                yield from zip(group, pipe(texts, seed=seed + group[0], progress=True, **asked), strict=True)
 
     return draw(), asked.get("fps", pipe.settings.fps)
 
