@@ -34,7 +34,6 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Image as Picture
 from IPython.display import display
 from PIL import Image
 from torch import Tensor
@@ -63,7 +62,7 @@ def show(picture, alt: str) -> None:
         picture.savefig(drawn := io.BytesIO(), format="png")
         picture = Image.open(drawn).convert("RGB").quantize(128)  # a plot has few colours; the file stays small
     picture.save(png := io.BytesIO(), "PNG", optimize=True)
-    display(Picture(png.getvalue()), metadata={"image/png": {"alt": alt}})
+    display(viz.picture(png.getvalue(), alt))
     plt.close("all")
 
 

@@ -73,7 +73,7 @@ def as_png(figure: plt.Figure) -> Image:
 
 def show(figure: plt.Figure, alt: str) -> None:
     """Display a plot, with words for those who cannot see it."""
-    display(as_png(figure), metadata={"image/png": {"alt": alt}})
+    display(viz.picture(as_png(figure).data, alt))
 
 
 # %% [markdown]
@@ -684,7 +684,7 @@ show(
 # needs a running kernel, the pictures do not.)
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="arrows from all sides that end at the stars of the willow"
 def with_slider(draw, values: list, value, label: str) -> None:
     """Show draw(value), and a slider that draws it again for the others of `values`."""
     picture = display(draw(value), display_id=True)
@@ -1253,7 +1253,7 @@ def progress() -> Image:
     return as_png(figure)
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="left: the loss falls to its floor; right: a willow, drawn by the trained network"
 examine()
 live, thrown = display(progress(), display_id=True), dice(39)
 for step in range(1, training_steps + 1):

@@ -70,7 +70,7 @@ def as_png(figure: plt.Figure, colours: int = 128) -> Image:
 
 def show(figure: plt.Figure, alt: str) -> None:
     """Display a plot, with words for those who cannot see it."""
-    display(as_png(figure), metadata={"image/png": {"alt": alt}})
+    display(viz.picture(as_png(figure).data, alt))
 
 
 def on(ax: plt.Axes, picture: Tensor, title: str = "") -> None:

@@ -65,7 +65,7 @@ def show(picture: plt.Figure | PIL.Image.Image, alt: str) -> None:
         plt.close(picture)
         picture = PIL.Image.open(png).quantize(64)  # plenty for lines
     picture.save(small := io.BytesIO(), "PNG", optimize=True)
-    display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
+    display(viz.picture(small.getvalue(), alt))
 
 
 # %% [markdown]

@@ -63,7 +63,7 @@ def show(figure: plt.Figure, alt: str) -> None:
     figure.savefig(png := io.BytesIO())
     PIL.Image.open(png).quantize(64).save(small := io.BytesIO(), "PNG", optimize=True)
     plt.close(figure)
-    display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
+    display(viz.picture(small.getvalue(), alt))
 
 
 # %% [markdown]
@@ -107,7 +107,7 @@ for name, answer in (("a real willow", a_willow), ("the average", average)):
     print(f"{name:>14}: squared error {price(answer, 2):.3f}")
 print(f"         ratio: {price(a_willow, 2) / price(average, 2):.1f}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="three willows with rays, and two smooth balls: their average and their median"
 median = skies.median(0).values
 answers = torch.stack([*skies[:3], average, median])
 viz.filmstrip(
@@ -904,7 +904,7 @@ report("other real willows", test_skies.roll(2, 0))
 # willow with other sparks pays most of all. Our decoder keeps to the summary, and invents only what the summary leaves
 # open.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="willows with rays; smooth balls; balls with streaks; balls again; flat-bottomed crowns"
 rows = [test_skies, *made.values()]
 viz.filmstrip(
     [rearrange(row[:4], "n c h w -> c n h w").clamp(-1, 1) for row in rows],
@@ -915,7 +915,7 @@ viz.filmstrip(
 # %% [markdown]
 # Before and after, each pixel enlarged eight times. This is what "soft" was, and what the critic did about it:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="on the left a smooth yellow ball, on the right one with rays and gaps"
 pair = torch.cat([made["soft"][:1], made["sharp"][:1]], dim=3).clamp(-1, 1)
 viz.filmstrip(rearrange(pair, "1 c h w -> c 1 h w"), "8 x 8 pixels each", scale=8)
 

@@ -138,7 +138,7 @@ for step in steps:
     found = [(blur(bright(step), width) - truth).square().mean().sqrt().item() for width in WIDTHS]
     print(f"{f't = {step}':>39}", "  ".join(f"{error:5.2f}" for error in found))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="three noisy willows, each more and more blurred: the noise goes, then the rays do"
 moment = frames // 2
 rows = [torch.cat([blur(bright(step), width)[0, :, moment, None] for width in WIDTHS], dim=1) for step in steps]
 viz.filmstrip([shown(row) for row in rows], [f"t = {step}" for step in steps], [f"blurred {width}x" for width in WIDTHS])
@@ -214,7 +214,7 @@ def error_at(step: int, setting: Tensor, make=bank) -> float:
 #
 # Write your guess here before you run the next cell: …
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="errors rise with t up to that of an empty sky; who knows more errs less"
 errors = {
     "knows nothing": [error_at(step, one_setting) for step in times.tolist()],
     "knows t": [error_at(step, each) for step, each in zip(times.tolist(), gains, strict=True)],
@@ -255,7 +255,7 @@ plt.show()
 #
 # Here are the gains themselves, the best setting for each $t$. The widths take turns:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="four curves of gains, each highest where its blur suits: the widest at t = 600"
 fig, ax = viz.figure(width=7, height=2.8)
 for k, colour in enumerate((viz.DATA, viz.SPACE, viz.TIME, viz.TEXT)):
     ax.plot(times, gains[:, k], "o-", color=colour, ms=4, label=f"blurred {WIDTHS[k]}x")
@@ -298,7 +298,7 @@ check("07.sinusoidal_embedding", sinusoidal_embedding)
 # Two pictures of it. Left: each column is one $t$ as the network hears it. Right: how alike are two times, measured by the angle between
 # their columns? Neighbours are alike, strangers are not, and nobody is confused with anybody else.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="left: waves from fast to slow in each row; right: peaks at the step itself"
 every_t = torch.arange(1000)
 heard = sinusoidal_embedding(every_t, 32)
 fig, (left, right) = viz.figure(1, 2, width=10, height=3)
@@ -313,7 +313,7 @@ plt.show()
 # %% [markdown]
 # Now let a layer that only multiplies and adds draw the gain curves, once from the plain number, once from eight waves:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="left: straight lines that miss the dots; right: waves that nearly follow them"
 def drawn_by_a_layer(features: Tensor) -> Tensor:
     """The gains as the best linear function of the features (n, …)."""
     features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
@@ -409,7 +409,7 @@ check("07.frames_to_batch", frames_to_batch)
 
 # %% [markdown]
 # Video libraries often say the same with a three-dimensional convolution whose kernel is one frame thick, `(1, 3, 3)`. Same weights, same
-# numbers, and the two-dimensional kernels of every library are faster:
+# numbers; which of the two is faster depends on the machine and its library:
 
 # %%
 torch.manual_seed(seed)
@@ -468,7 +468,7 @@ for levels, reach in enumerate(seen, start=1):
     rows = (reach > 0).any(dim=1).sum().item()
     print(f"{levels} level{'s' if levels > 1 else ''}: sees {rows} of 128 rows")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="blue spots that grow with each level, until the fourth fills the picture"
 fig, axes = viz.figure(1, 4, width=10, height=2.8)
 for ax, reach, levels in zip(axes, seen, (1, 2, 3, 4), strict=True):
     ax.imshow((reach / reach.max()).clamp(min=1e-8).log10().round(), cmap="Blues", vmin=-6, vmax=0)
@@ -657,7 +657,7 @@ def draw_influence(maps: dict[str, Tensor]) -> None:
     plt.show()
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="only the diagonal is dark; then all is evenly dark; then dark in uneven patches"
 draw_influence({name: influence(net, x_t, t) for name, net in networks.items()})
 
 # %% [markdown]
@@ -705,7 +705,7 @@ def distances(T: int) -> Tensor:
 
 print(relative_position_bucket(distances(9)))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="squares striped along the diagonal: fine near it, coarse far from it"
 fig, axes = viz.figure(1, 2, width=8, height=3.4)
 for ax, length in zip(axes, (9, 64), strict=True):
     ax.imshow(relative_position_bucket(distances(length)), cmap="twilight", vmin=0, vmax=31, interpolation="nearest")
@@ -749,7 +749,7 @@ def frame_angles(T: int, dim: int) -> Tensor:
     return torch.arange(T)[:, None] * theta
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="hands of four clocks: the first goes round, the others hardly move"
 fig, axes = viz.figure(1, 4, width=10, height=2.7)
 shades = plt.get_cmap("viridis")(torch.linspace(0, 0.9, 9))
 for i, ax in enumerate(axes):
@@ -775,7 +775,7 @@ for name, scores in {"rotated": turned, "sinusoids added": added}.items():
     spread = max((scores.diagonal(offset) - scores.diagonal(offset).mean()).abs().max().item() for offset in range(-T + 1, T))
     print(f"{name}: scores of equal distance differ by {'nothing' if spread < 1e-4 else f'up to {spread:.1f}'}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="stripes along the diagonals; a pattern without stripes; a falling, wavy curve"
 fig, axes = viz.figure(1, 3, width=10, height=3)
 for ax, name, scores in zip(axes, ("rotated", "sinusoids added"), (turned, added), strict=False):
     ax.imshow(scores, cmap="RdBu")
@@ -905,7 +905,7 @@ print("focused film = pile of pictures:", a_pile_of_pictures(as_published))
 # %% [markdown]
 # Something leaks. Where? Point the instrument at both, with the mask on:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="uneven patches; with the mask nothing but the diagonal; as published, patches again"
 masked = {"focus_present_mask": torch.tensor([True])}
 maps = {"no mask": influence(real_thing, x_t, t), "mask": influence(real_thing, x_t, t, **masked)}
 draw_influence(maps | {"mask, as published": influence(as_published, x_t, t, **masked)})
@@ -1122,14 +1122,14 @@ began = time.perf_counter()
 trainer.run()
 print(f"{count(task.model):.2f} million weights, {live.training.steps} steps, {time.perf_counter() - began:.0f} seconds")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="the loss falls steeply for 50 steps, then ever more slowly down to 0.009"
 viz.loss_curve(run / "metrics.jsonl")
 
 # %% [markdown]
 # The loss falls and then hardly moves, while the films are still changing. That is normal: most of the loss is noise that nobody could
 # predict (the floor of lesson 02). Look at the films, not at the loss. The willow, from the first milestone to the last:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="films after 100 to 500 steps: night, two pale spots, then one yellow ball"
 milestones = [live.training.milestone_every * number for number in range(1, len(gallery) + 1)]
 viz.filmstrip([films[0][0] for films in gallery], [f"step {step}" for step in milestones], scale=4)
 
@@ -1140,7 +1140,7 @@ viz.filmstrip([films[0][0] for films in gallery], [f"step {step}" for step in mi
 # And the average? First, both sets of weights in the exam, in the course of the training. Then, what both dream at step 200, when the weights are still
 # being thrown about, from the same noise.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="two falling curves; that of the averages is the smoother one"
 fig, ax = viz.figure(width=6, height=3)
 at, raw_error, average_error = zip(*exams, strict=True)
 ax.plot(at, raw_error, "o-", color=viz.NOISE, ms=3, label="the weights")
@@ -1170,7 +1170,7 @@ viz.player(shipped(PROMPTS, seed=seed, steps=15).cpu(), PROMPTS, columns=6, fps=
 # %% [markdown]
 # First the exam of section 1, the same clips under the same noise. And once more with the captions of the clips whispered to it.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="the Unet3D errs far less than the three machines, and least when told the caption"
 titles = [canonical(scene) for scene in exam_scenes]
 some_steps = times[::2].tolist()
 fig, ax = error_figure()
@@ -1207,7 +1207,7 @@ lies = {
     "what: another's caption": suffers(shipped, exam, 400, captions=titles[1:] + titles[:1]),
 }
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="bars: the truth is shortest; a false noise level more than four times as long"
 fig, ax = viz.figure(width=7, height=2.4)
 ax.barh(list(lies), list(lies.values()), color=[viz.DATA, viz.NOISE, viz.SPACE, viz.TIME, viz.TEXT])
 ax.invert_yaxis()
@@ -1218,7 +1218,7 @@ plt.show()
 # It minds them all, each to its degree. And what has it learned about *when*? Its preferences $b_{ij}$, out of your buckets, one picture for
 # each head: blue is sought, red avoided. Before the training they were drawn at random.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="squares of two heads: both dark on the diagonal, the second also some frames back"
 table = next(module.table for module in shipped.unet.modules() if isinstance(module, RelativePositionBias)).detach().cpu()
 learned = rearrange(table[relative_position_bucket(distances(frames))], "query key head -> head query key")
 fig, axes = viz.figure(1, len(learned), width=3.4 * len(learned), height=3.1)

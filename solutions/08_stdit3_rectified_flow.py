@@ -72,7 +72,7 @@ def show(figure: plt.Figure, alt: str) -> None:
     figure.savefig(png := io.BytesIO())
     PIL.Image.open(png).convert("RGB").quantize(64).save(small := io.BytesIO(), "PNG", optimize=True)
     plt.close(figure)
-    display(Image(small.getvalue()), metadata={"image/png": {"alt": alt}})
+    display(viz.picture(small.getvalue(), alt))
 
 
 # %% [markdown]
@@ -909,7 +909,7 @@ times = 1000 * torch.rand(100_000, generator=dice(21))
 x0, noise = at_random(100_000, dice(22))
 floor = flow_loss(ideal(flow_interpolate(x0, noise, times), times), x0, noise).mean().item()
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="the loss falls from 2 to near 1.35 within 500 steps, and stays just above its floor"
 viz.loss_curve(log, floor=floor)
 
 # %% [markdown]
@@ -1436,7 +1436,7 @@ print(f"{sum(weight.numel() for weight in transformer.parameters()) / 1e6:.2f} m
 # %% [markdown]
 # **About a minute and a half** of training: 320 steps of 16 films.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="a loss that falls steadily from 1.3 to 0.5 in 320 steps"
 began = time.perf_counter()
 log = learn(transformer, latents, say(scenes), lambda t: shift_timestep(t, UNIT * SIZE, UNIT * SIZE, 5), 320, 41, at_milestones)
 transformer.eval().requires_grad_(False)

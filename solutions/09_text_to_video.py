@@ -219,7 +219,7 @@ print("T5 with your bias = transformers' T5:", torch.allclose(your_t5(ids, mask)
 # What it has learned, one picture per head: blue is sought, red avoided. Along each diagonal one colour: it is the distance
 # that counts, and the side.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="four squares striped along their diagonals: the heads weigh distances differently"
 bias = relative_position_bias(18, 18, table, t5_sizes.relative_attention_max_distance)
 fig, axes = viz.figure(1, len(bias), width=10, height=2.9)
 for head, ax in enumerate(axes):
@@ -392,7 +392,7 @@ def latents_of(y: Tensor, mask: Tensor, roll: int = 2, scale: float = 3.0, steps
     return pipe.flow.sample(velocity, start, steps)
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="words of the large red peony point to the top left, small blue ring: bottom right"
 y, mask = pipe.text([PAIR])
 x0, noise = latents_of(y, mask), torch.randn((1, *parts.latent_shape), generator=dice(3))
 t = torch.tensor([600.0])
@@ -635,7 +635,7 @@ print("what each film should be:", *[canonical(parse_caption(text)) for text in 
 same = all(torch.equal(one, other) for one, other in zip(before, pipe.text.parameters(), strict=True))
 print("the text encoder has not moved by a bit:", same)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="left: a falling loss; right: place is right first, then shape and colour, joint last"
 grades = {step: grade(seen, PROMPTS[:16]) for step, seen in gallery.items()}
 fig, (left, right) = viz.figure(1, 2, width=10, height=3.2)
 smooth = F.avg_pool1d(torch.tensor([row["loss"] for row in log])[None], 25, 5)[0]
@@ -831,7 +831,7 @@ for name, ear in EARS.items():
     known, asked = shape_words(study, ear), shape_words(examination, ear)
     readable[name] = {question: read_off(known, asked, number) for question, number in QUESTIONS.items()}
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="five groups of bars: taught reaches 1.0 everywhere, the other two stay near chance"
 guessing = [(asked[1][:, number].bincount().max() / len(asked[1])).item() for number in QUESTIONS.values()]
 fig, ax = viz.figure(width=8, height=3.2)
 for k, (name, colour) in enumerate(zip(EARS, (viz.NOISE, viz.TIME, viz.TEXT), strict=True)):
@@ -897,7 +897,7 @@ check("09.freeze_frames", freeze_frames)
 # %% [markdown]
 # Three pictures, each cut out of the middle of a rendered film. (In its training, given first frames were always the beginnings of clips, an empty sky. A burst as a first frame is new to it.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="a red peony, a green willow and a blue ring, one below the other"
 bursts = [("red", "peony", "left"), ("green", "willow", "centre"), ("blue", "ring", "right")]
 given = render([Scene((Shell(colour, shape, column, "high", "large"),)) for colour, shape, column in bursts], 17, 64, generator=dice(7))
 pictures = given[:, :, 7]

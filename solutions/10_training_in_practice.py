@@ -278,7 +278,7 @@ def tree(place: Path) -> None:
 tree(whole)
 print("a line of the log:", read_rows(whole / "metrics.jsonl")[-1])
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="the loss falls from 1 to 0.06 in 20 steps, then slowly to 0.03"
 viz.loss_curve(whole / "metrics.jsonl")
 
 # %% [markdown]
@@ -443,7 +443,7 @@ print(
     f"loss of the first ten steps after 80: {jump[80:90].mean():.2f} times the other's, at worst {jump[80:].max():.2f} times"
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="one curve, dots exactly on it, and another that leaps up at step 82 and comes back"
 fig, (above, below) = viz.figure(2, 1, width=7, height=4.4)
 steps = range(60, 121)
 above.plot(steps, losses(whole)[59:], color=viz.DATA, label="never interrupted")
@@ -575,7 +575,7 @@ def milliseconds(work: Callable[[], object], times: int = 5) -> float:
     return min(found)
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="bars: the backward pass of the convolutions takes longest, more than twice the forward"
 one_step()
 with profile(activities=[ProfilerActivity.CPU]) as report:
     one_step()
@@ -747,7 +747,7 @@ for name, kind in KINDS.items():
     still = (trained.to(kind) + torch.tensor(1e-4, dtype=kind) == trained.to(kind)).float().mean()
     print(f"{name:9} {still:.1%} of {len(trained):,} weights do not move")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="rising stairs: bfloat16 on top, float16, far below float32; a level line at 0.0001"
 sizes = torch.logspace(-4, 1, 200)
 fig, ax = viz.figure(width=7, height=3)
 for (name, kind), style in zip(KINDS.items(), ("-", "--", ":"), strict=True):
@@ -803,7 +803,7 @@ def loss_scale_step(gradients: Tensor, scale: float, good: int, patience: int) -
 # hint("10.loss_scale_step")
 check("10.loss_scale_step", loss_scale_step)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="a scale that climbs by doubling, drops at step 300, and wavers from there"
 g = torch.Generator().manual_seed(seed)
 scale, good, scales, left_out = 1.0, 0, [], []
 for step in range(600):
@@ -831,7 +831,7 @@ plt.show()
 #
 # The commonest cause of all. The same training with a hundred times the rate, 40 steps:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] alt="one loss falls below 1; the other rises to a million million and stays there"
 wild_settings = settings(learning_rate=0.3, steps=40)
 wild_task = NoisePredictionTask(wild_settings, clips)
 wild = Trainer(wild_task, wild_settings, folder / "wild", progress=False)

@@ -16,7 +16,12 @@ from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.io import to_uint8
 from minivdm.data.webp import read_webp
 from minivdm.errors import UserError
+from minivdm.viz import words
 from minivdm.viz.sheets import PANEL
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def some_videos(batch=2, frames=5, height=8, width=12) -> torch.Tensor:
@@ -211,3 +216,32 @@ def test_pictures_are_saved(tmp_path):
     path = viz.save_png(sheet, tmp_path / "sheets" / "a.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(sheet))
     assert re.fullmatch("a.png", *[file.name for file in path.parent.iterdir()])
+
+
+# Words for those who cannot see
+
+
+def test_picture_is_an_image_with_alternative_text():
+    fig, ax = viz.figure()
+    ax.plot([1, 2])
+    for shown in (fig, Image.new("RGB", (3, 2)), PNG):
+        made = viz.picture(shown, 'two "curves"\n  & a dot')
+        (image,) = Images(made.data).images
+        assert image["alt"] == repr(made) == 'two "curves" & a dot'
+        kind, data = image["src"].split(",")
+        assert kind == "data:image/png;base64" and base64.b64decode(data).startswith(b"\x89PNG")
+
+
+def test_figures_say_what_stands_in_them(monkeypatch):
+    fig, (left, middle, right) = viz.figure(1, 3)
+    left.plot([1, 2], label="a <curve>")
+    left.set(title="growth", xlabel="step", ylabel="the\nloss")
+    middle.imshow(np.zeros((2, 3)))
+    middle.set(title="a frame")
+    right.set_axis_off()
+    said = []
+    monkeypatch.setattr(words, "display", said.append)
+    fig._ipython_display_()
+    assert repr(said[0]) == "growth: the loss against step: curves a <curve>; a frame: picture"
+    assert words.in_words(viz.figure()[0]) == "a drawing without words"
+    assert "a <curve>" in Images(said[0].data).images[0]["alt"]

@@ -21,8 +21,9 @@ What a source must contain, and what becomes of it:
 *   A later cell runs `check("02.q_sample", q_sample)`: there a learner's edition stops while the stub stands.
 *   Exactly one cell is tagged `parameters` (papermill overrides it): `# %% tags=["parameters"]`.
 *   Cells whose output may differ between runs (timings, progress bars, pictures) are tagged `nbval-ignore-output`;
-    cells that must not run in tests `nbval-skip`; a question to answer before running the next cell `predict`. Tags are
-    kept, other cell metadata is not.
+    cells that must not run in tests `nbval-skip`; a question to answer before running the next cell `predict`.
+*   A cell that draws a still picture says in its line what is to be seen: `# %% alt="two curves that cross"`, unless
+    the picture does so itself (`viz.picture`). Tags and these words are kept, other cell metadata is not.
 
 A learner's edition begins, under its title, with a cell of its own that shows what is passed and what is open.
 
@@ -31,7 +32,9 @@ cells whose source did not change.
 """
 
 import argparse
+import base64
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -44,8 +47,10 @@ from minivdm.course.definitions import MARKER
 from minivdm.course.exercise import exercises
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
+from minivdm.viz.words import Picture
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+STORED_PNG = re.compile(r'<img src="data:image/png;base64,([^"]+)"')
 TIMEOUT_S = 900  # one cell; a guard against a cell that never ends, not a target
 
 
@@ -79,8 +84,8 @@ def solved_edition(source: Path) -> NotebookNode:
     )
     for index, cell in enumerate(read.cells):
         new_cell = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-        tags = cell.metadata.get("tags", [])
-        notebook.cells.append(new_cell(cell.source, id=f"cell-{index:03d}", metadata={"tags": tags} if tags else {}))
+        kept = {key: cell.metadata[key] for key in ("tags", "alt") if cell.metadata.get(key)}
+        notebook.cells.append(new_cell(cell.source, id=f"cell-{index:03d}", metadata=kept))
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     for exercise_id in exercise_ids(notebook):
         if exercise_id not in exercises():
@@ -167,12 +172,35 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
         return with_outputs_of(notebook, nbformat.read(after, as_version=4))
 
 
+def with_words(notebook: NotebookNode) -> NotebookNode:
+    """Makes every picture among the outputs one with alternative text; UserError where there are no words for it."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            said = cell.metadata.get("alt") or output.get("metadata", {}).get("image/png", {}).get("alt")
+            stored = STORED_PNG.match(data.get("text/html", ""))
+            png = stored[1] if stored else data.get("image/png")
+            if png is None or (stored and not said):
+                continue
+            if not said:
+                raise UserError(
+                    f'{cell.id} draws a picture without words; say in its line: # %% alt="what is to be seen"'
+                )
+            shown = Picture(base64.b64decode(png), said)
+            output.data = NotebookNode({"text/html": shown.data, "text/plain": repr(shown)})
+            output.metadata = NotebookNode()
+    return notebook
+
+
 def same_source(one: NotebookNode, other: NotebookNode) -> bool:
-    """Equal cells (kind, id, source, tags) and kernel; outputs do not matter."""
+    """Equal cells (kind, id, source, tags, words) and kernel; outputs do not matter."""
 
     def view(notebook: NotebookNode) -> list[tuple]:
         kernel = notebook.metadata.get("kernelspec", {}).get("name")
-        return [(kernel,)] + [(c.cell_type, c.get("id"), c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+        said = [(c.metadata.get("tags", []), c.metadata.get("alt")) for c in notebook.cells]
+        return [(kernel,)] + [
+            (c.cell_type, c.get("id"), c.source, *of) for c, of in zip(notebook.cells, said, strict=True)
+        ]
 
     return view(one) == view(other)
 
@@ -197,7 +225,7 @@ def build(root: Path, lessons: list[Path], execute: bool = False) -> list[Path]:
             notebook = executed(notebook, solved.parent)
         elif solved.exists():
             notebook = with_outputs_of(notebook, nbformat.read(solved, as_version=4))
-        write(notebook, solved)
+        write(with_words(notebook), solved)
         written += [learner, solved]
     return written
 

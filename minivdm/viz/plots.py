@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from minivdm.data.io import write_atomically
+from minivdm.viz.words import SpokenFigure
 
 # From the palette of Okabe and Ito, "Color Universal Design" (2008), with a grey for noise. Under simulated red, green
 # and blue blindness (Machado et al. 2009) any two stay at least 17 apart in CIE Lab; 2 is just noticeable.
@@ -47,12 +48,12 @@ def figure(
     """A figure and its axes (one, or an array of them as `plt.subplots` gives), in the style of this course.
 
     width and height in inches; the height defaults to what suits the number of rows and columns. Say what a line means
-    by its colour: `axes.plot(x, y, color=NOISE)`.
+    by its colour: `axes.plot(x, y, color=NOISE)`. Titles, labels and the names of the curves are also what a notebook
+    says to those who cannot see the figure.
     """
+    size = (width, height or 0.62 * width / columns * rows)
     with plt.rc_context(_STYLE):
-        return plt.subplots(
-            rows, columns, figsize=(width, height or 0.62 * width / columns * rows), layout="constrained"
-        )
+        return plt.subplots(rows, columns, figsize=size, layout="constrained", FigureClass=SpokenFigure)
 
 
 def loss_curve(
