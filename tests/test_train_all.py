@@ -9,8 +9,10 @@ from minivdm.pipelines import TextToVideoPipeline
 from minivdm.training import chain
 from minivdm.training import publish_vae as publication
 from minivdm.training.checkpoint import list_checkpoints
+from minivdm.training.interrupts import Interrupted
 from minivdm.training.parts import find_denoiser_weights, find_text_encoder, find_video_vae
 from minivdm.training.toy_t5_task import trained_t5
+from minivdm.training.trainer import Trainer
 
 TINY = {
     "data.clips": 5,
@@ -88,6 +90,30 @@ def test_a_folder_that_holds_something_is_not_touched(everything, tmp_path):
             chain.train_all("toy", folder, TINY)
         assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_ctrl_c_names_the_command_that_goes_on_with_everything(tmp_path, monkeypatch):
+    steps, take_step = [], Trainer._optimiser_step
+
+    def interrupted(trainer, batches):
+        steps.append(trainer.task.name)
+        trainer._stop = steps.count("temporal_vae") == 1
+        return take_step(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "_optimiser_step", interrupted)
+    monkeypatch.setattr(publication, "STATISTICS_FROM", 4)
+    run = tmp_path / "mine"
+    with pytest.raises(Interrupted) as stop:
+        chain.train_all("toy", run, TINY, say=lambda line: None)
+    command = f"minivdm train all --preset toy --run {run} --resume"
+    assert str(stop.value) == f"stopped in temporal_vae after step 1, saved in {run}; go on with: {command}"
+
+
+def test_several_processes_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="train all runs on one process"):
+        chain.train_all("toy", tmp_path / "mine", TINY)
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize(("find", "found", "wanted"), [

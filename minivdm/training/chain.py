@@ -8,6 +8,8 @@ Each stands on the ones before it. A preset may say under `chain` what is differ
 clip, which takes minutes.
 """
 
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from minivdm.errors import UserError
 from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.training.checkpoint import list_checkpoints, load_newest
 from minivdm.training.evaluate_text_to_video import draw, unseen_prompts
+from minivdm.training.interrupts import Interrupted
 from minivdm.training.start import describe, make_task
 from minivdm.training.tasks import tile
 from minivdm.training.trainer import Trainer
@@ -34,8 +37,10 @@ def train_all(
     """Train the four in folders of `run`, then draw films from unseen captions; returns how well they obey.
 
     With `resume` finished stages are passed over, and the one that was stopped goes on.
-    Raises UserError when `run` holds something and `resume` is off.
+    Raises UserError when `run` holds something and `resume` is off, and on several processes; Interrupted after Ctrl-C.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("train all runs on one process: start it without torchrun, or train its parts one by one")
     if run.exists() and any(run.iterdir()) and not resume:
         raise UserError(f"{run} is not empty; add --resume to go on with what is there, or choose another --run")
     parts = {
@@ -57,7 +62,13 @@ def train_all(
             continue
         trainer = Trainer(make_task(config), config, folder, resume=started)
         say(f"   {describe(trainer.task, trainer)}")
-        trainer.run()
+        try:
+            trainer.run()
+        except Interrupted:
+            command = shlex.join(["minivdm", "train", "all", "--preset", preset, "--run", str(run), "--resume"])
+            raise Interrupted(
+                f"stopped in {stage} after step {trainer.step}, saved in {run}; go on with: {command}"
+            ) from None
     return _finish(run, say)
 
 
