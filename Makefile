@@ -1,5 +1,6 @@
 # make demo   set up .venv, train a small model on the fireworks GIFs, resume it, sample: everything lands in outputs/demo/
 # make test   set up .venv, then every test: unit, golden, property, notebooks
+# make browser   set up .venv, then the start of a lesson in JupyterLab in a real browser; build/screenshots/ shows it
 # make lab    set up .venv, then JupyterLab on this machine only (loopback)
 # make book   the solved lessons as pages that need no network: build/book/index.html
 # make bench  set up .venv-bench, then the same work beside other projects: minutes, into benchmarks/RESULTS.md
@@ -15,9 +16,9 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lab book bench notebooks lint
+.PHONY: help demo test browser lab book bench notebooks lint
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make/make/p' Makefile
 
 $(READY): pyproject.toml constraints.txt Makefile
 	@echo "Setting up $(VENV): a few minutes the first time (PyTorch is most of it)."
@@ -35,6 +36,16 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+# An extra that a learner can do without. The browser itself comes from the system; the test says so where there is none.
+BROWSER_READY := $(VENV)/.ready-browser
+
+$(BROWSER_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,browser]"
+	@$(BIN)/python -c 'import pathlib; pathlib.Path("$(BROWSER_READY)").touch()'
+
+browser: $(BROWSER_READY)
+	$(BIN)/python -m pytest -rs tests/test_browser.py
 
 lab: $(READY)
 	@echo "JupyterLab opens on this machine only. Start with notebooks/01_ddpm_math.ipynb; stop with Ctrl-C twice."
