@@ -1406,6 +1406,6 @@ print(f"at 40 trillion per second, a quarter of what an A6000 promises in half p
 #
 # **Further reading.** Ho et al. 2022, *Video Diffusion Models*; Perez et al. 2018, *FiLM*; Su et al. 2021, *RoFormer*; Raffel et al. 2020, section 2.1, on relative
 # positions; Ho & Salimans 2022, *Classifier-Free Diffusion Guidance*; the libraries
-# [video-diffusion-pytorch](https://github.com/lucidrains/video-diffusion-pytorch) and
-# [denoising-diffusion-pytorch](https://github.com/lucidrains/denoising-diffusion-pytorch), and the
+# [video-diffusion-pytorch](https://github.com/lucidrains/video-diffusion-pytorch/blob/2b0b75ff2acc6e275fdf778be5804c5f8adfe1ef/video_diffusion_pytorch/video_diffusion_pytorch.py) and
+# [denoising-diffusion-pytorch](https://github.com/lucidrains/denoising-diffusion-pytorch/blob/7897ddb90ba9fa0a442c2b8addc5ad2822381531/denoising_diffusion_pytorch/denoising_diffusion_pytorch.py), and the
 # [DMQM seminar](http://dmqm.korea.ac.kr/activity/seminar/411) to which the source document points.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minivdm.config import load_config
+from minivdm.config import Config, load_config
 from minivdm.data.io import write_video
 from minivdm.data.scenes import Scene
 from minivdm.errors import UserError
@@ -24,6 +24,7 @@ from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.pipelines.trained import trained_weights
 from minivdm.training.checkpoint import load_newest
 from minivdm.training.evaluate_text_to_video import draw, graded, realism, reconstructed, rendered, unseen_prompts
+from minivdm.training.lineage import EVALUATION, as_json, minutes_of, stages
 from minivdm.training.parts import find_video_vae
 from minivdm.training.tasks import tile
 from minivdm.training.text_to_video_card import SHOWN, card
@@ -39,13 +40,14 @@ def publish(
 ) -> dict[str, Any]:
     """Export the newest checkpoint of `run` to `out`, grade `films` films of the test split, write the card.
 
-    Where `run` began as another run (`flow.init`), that one has to be there still: the card tells its steps.
+    Where `run` began as another run (`flow.init`), that one has to be there still: the card tells how it was made.
     vae: a run of `minivdm train temporal_vae` whose decoders went on learning from those of `run`
         (`vae_loss.decoder_only`), to take instead. UserError when its latents are others.
     drawn: how many films the distance of Fréchet is measured on; the graded ones are among them.
     """
     folder, _ = trained_weights(run)
     config = load_config(folder / "config.yaml")
+    made = stages(run)  # before `out` is written, which may be where it began
     shipped = [part for part in ("text", "vae") if getattr(config.flow, part) == "toy"]
     pipeline = TextToVideoPipeline.from_pretrained(run)
     if vae is not None:
@@ -62,9 +64,9 @@ def publish(
     prompts, scenes = unseen_prompts(drawn, LEVEL, seed=1)
     videos = draw(pipeline, prompts, seed=0)
     results = {
-        "steps": load_newest(run)[1]["step"],
-        "steps before": load_newest(Path(config.flow.init))[1]["step"] if config.flow.init else 0,
+        "stages": as_json(made),
         "decoder": None if vae is None else _more_of_the_decoder(vae),
+        "minutes": {"denoiser": round(sum(stage.minutes for stage in made), 1)} | _minutes_of_the_vae(config, vae),
         "parameters": {part: _count(getattr(pipeline, part)) for part in ("denoiser", "text", "vae")},
         "sampler": f"{pipeline.settings.steps} Euler steps, guidance {pipeline.settings.guidance:g}",
         "drawn": graded(videos[:films], prompts[:films], scenes[:films]),
@@ -77,7 +79,7 @@ def publish(
         "seconds": seconds,
     }
     _show(pipeline, out)
-    (out / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (out / EVALUATION).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (out / "MODEL_CARD.md").write_text(card(config, results, machine), encoding="utf-8")
     return results
 
@@ -97,6 +99,14 @@ def _more_of_the_decoder(run: Path) -> dict[str, int]:
     """How long the decoder of `run` went on learning, and on how many clips."""
     folder, state, _ = load_newest(run)
     return {"steps": state["step"], "clips": load_config(folder / "config.yaml").data.clips}
+
+
+def _minutes_of_the_vae(config: Config, decoder: Path | None) -> dict[str, float]:
+    """What its trainings took that are still there."""
+    runs = {"its decoder alone": decoder} if decoder else {}
+    if config.flow.vae != "toy":
+        runs |= {"2D VAE": Path(config.vae_loss.vae2d), "temporal VAE": Path(config.flow.vae)}
+    return {name: round(minutes_of(run), 1) for name, run in runs.items() if (run / "metrics.jsonl").is_file()}
 
 
 def _seconds(pipeline: TextToVideoPipeline) -> dict[str, float]:
