@@ -107,14 +107,15 @@ for name, answer in (("a real willow", a_willow), ("the average", average)):
     print(f"{name:>14}: squared error {price(answer, 2):.3f}")
 print(f"         ratio: {price(a_willow, 2) / price(average, 2):.1f}")
 
-# %% tags=["nbval-ignore-output"] alt="three willows with rays, and two smooth balls: their average and their median"
+# %% tags=["nbval-ignore-output"]
 median = skies.median(0).values
 answers = torch.stack([*skies[:3], average, median])
-viz.filmstrip(
+strip = viz.filmstrip(
     rearrange(answers, "n c h w -> c n h w"),
     titles=["a willow", "a willow", "a willow", "average of 100", "median of 100"],
     scale=4,
 )
+viz.picture(strip, "three willows with rays, and two smooth balls: their average and their median")
 
 # %% [markdown]
 # <details><summary>What happened</summary>
@@ -904,20 +905,22 @@ report("other real willows", test_skies.roll(2, 0))
 # willow with other sparks pays most of all. Our decoder keeps to the summary, and invents only what the summary leaves
 # open.)
 
-# %% tags=["nbval-ignore-output"] alt="willows with rays; smooth balls; balls with streaks; balls again; flat-bottomed crowns"
+# %% tags=["nbval-ignore-output"]
 rows = [test_skies, *made.values()]
-viz.filmstrip(
+strip = viz.filmstrip(
     [rearrange(row[:4], "n c h w -> c n h w").clamp(-1, 1) for row in rows],
     ["the truth", "before the critic", "after", "without its voice", "shouted at"],
     scale=4,
 )
+viz.picture(strip, "willows with rays; smooth balls; balls with streaks; balls again; flat-bottomed crowns")
 
 # %% [markdown]
 # Before and after, each pixel enlarged eight times. This is what "soft" was, and what the critic did about it:
 
-# %% tags=["nbval-ignore-output"] alt="on the left a smooth yellow ball, on the right one with rays and gaps"
+# %% tags=["nbval-ignore-output"]
 pair = torch.cat([made["soft"][:1], made["sharp"][:1]], dim=3).clamp(-1, 1)
-viz.filmstrip(rearrange(pair, "1 c h w -> c 1 h w"), "8 x 8 pixels each", scale=8)
+strip = viz.filmstrip(rearrange(pair, "1 c h w -> c 1 h w"), "8 x 8 pixels each", scale=8)
+viz.picture(strip, "on the left a smooth yellow ball, on the right one with rays and gaps")
 
 # %% [markdown]
 # And the way there, as a film: on the left the decoder under the critic, a picture every 20 steps, on the right the one

@@ -138,10 +138,11 @@ for step in steps:
     found = [(blur(bright(step), width) - truth).square().mean().sqrt().item() for width in WIDTHS]
     print(f"{f't = {step}':>39}", "  ".join(f"{error:5.2f}" for error in found))
 
-# %% tags=["nbval-ignore-output"] alt="three noisy willows, each more and more blurred: the noise goes, then the rays do"
+# %% tags=["nbval-ignore-output"]
 moment = frames // 2
 rows = [torch.cat([blur(bright(step), width)[0, :, moment, None] for width in WIDTHS], dim=1) for step in steps]
-viz.filmstrip([shown(row) for row in rows], [f"t = {step}" for step in steps], [f"blurred {width}x" for width in WIDTHS])
+strip = viz.filmstrip([shown(row) for row in rows], [f"t = {step}" for step in steps], [f"blurred {width}x" for width in WIDTHS])
+viz.picture(strip, "three noisy willows, each more and more blurred: the noise goes, then the rays do")
 
 # %% [markdown]
 # No column wins everywhere. Lightly noised films want a narrow blur or none, heavily noised ones a wide blur. A filter that does not
@@ -1129,9 +1130,10 @@ viz.loss_curve(run / "metrics.jsonl")
 # The loss falls and then hardly moves, while the films are still changing. That is normal: most of the loss is noise that nobody could
 # predict (the floor of lesson 02). Look at the films, not at the loss. The willow, from the first milestone to the last:
 
-# %% tags=["nbval-ignore-output"] alt="films after 100 to 500 steps: night, two pale spots, then one yellow ball"
+# %% tags=["nbval-ignore-output"]
 milestones = [live.training.milestone_every * number for number in range(1, len(gallery) + 1)]
-viz.filmstrip([films[0][0] for films in gallery], [f"step {step}" for step in milestones], scale=4)
+strip = viz.filmstrip([films[0][0] for films in gallery], [f"step {step}" for step in milestones], scale=4)
+viz.picture(strip, "films after 100 to 500 steps: night, two pale spots, then one yellow ball")
 
 # %% [markdown]
 # Fog, then pale blobs, then bursts: dark, sudden light, growth, fading. It does not yet listen well: what comes may be of another colour or place than you

@@ -897,11 +897,12 @@ check("09.freeze_frames", freeze_frames)
 # %% [markdown]
 # Three pictures, each cut out of the middle of a rendered film. (In its training, given first frames were always the beginnings of clips, an empty sky. A burst as a first frame is new to it.)
 
-# %% tags=["nbval-ignore-output"] alt="a red peony, a green willow and a blue ring, one below the other"
+# %% tags=["nbval-ignore-output"]
 bursts = [("red", "peony", "left"), ("green", "willow", "centre"), ("blue", "ring", "right")]
 given = render([Scene((Shell(colour, shape, column, "high", "large"),)) for colour, shape, column in bursts], 17, 64, generator=dice(7))
 pictures = given[:, :, 7]
-viz.filmstrip([picture[:, None] for picture in pictures], [f"{colour} {shape}" for colour, shape, _ in bursts], scale=2)
+strip = viz.filmstrip([picture[:, None] for picture in pictures], [f"{colour} {shape}" for colour, shape, _ in bursts], scale=2)
+viz.picture(strip, "a red peony, a green willow and a blue ring, one below the other")
 
 
 # %%
