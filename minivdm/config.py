@@ -21,7 +21,7 @@ from minivdm.errors import UserError
 from minivdm.paths import PACKAGE
 from minivdm.settings import Config, check
 
-__all__ = ["Config", "load_config", "load_preset", "parse_overrides", "preset_names"]
+__all__ = ["Config", "differences", "load_config", "load_preset", "parse_overrides", "preset_names"]
 
 PRESETS = PACKAGE / "presets"
 
@@ -54,6 +54,13 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     Settings that the file lacks, because they did not exist when it was written, are as in `base.yaml`.
     """
     return _build(_read_preset("base", "") | _flatten(_read_yaml(path)) | (overrides or {}))
+
+
+def differences(config: Config) -> dict[str, Any]:
+    """The settings of `config` that are not those of its preset for its task, by dotted name."""
+    usual = _flatten(dataclasses.asdict(load_preset(config.preset, task=config.task)))
+    own = _flatten(dataclasses.asdict(config))
+    return {name: value for name, value in own.items() if value != usual.get(name)}
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:

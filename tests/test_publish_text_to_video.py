@@ -17,6 +17,7 @@ from minivdm.pipelines import TextToVideoPipeline
 from minivdm.training.checkpoint import list_checkpoints, read_tensors
 from minivdm.training.compare_encoders import _of_two
 from minivdm.training.evaluate_text_to_video import KINDS, draw, features, frechet, graded, rendered, unseen_prompts
+from minivdm.training.lineage import Stage, stages
 from minivdm.training.publish_text_to_video import publish
 from minivdm.training.text_to_video_card import SHOWN
 
@@ -136,10 +137,14 @@ def test_what_is_published_is_what_was_trained_in_half_precision(published):
 
 
 def test_the_card_says_what_was_measured(published):
-    _, out, results = published
+    run, out, results = published
     assert json.loads((out / "evaluation.json").read_text()) == json.loads(json.dumps(results))
     card = (out / "MODEL_CARD.md").read_text()
-    assert "In no time." in card and "2 steps of 3 clips out of 7 rendered ones" in card and SHOWN[4] in card
+    assert "In no time." in card and SHOWN[4] in card
+    made = stages(run)
+    assert len(made) == 1 and [Stage(**stage) for stage in results["stages"]] == made
+    assert "2 steps on 16×16 pixels, with Adam at a learning rate of 0.001 (" in card
+    assert "Each step took 3 clips out of 7 rendered ones" in card
     assert "32% of the clips with a first frame" in card  # 0.25 + 0.05 + 0.02
     assert f"{results['parameters']['denoiser']:,} parameters" in card
     assert "on films drawn from 4 captions" in card and "trunk sees of 8 films" in card and "on 8 films: 1: " in card
@@ -158,7 +163,7 @@ def test_the_card_says_what_was_measured(published):
 def test_a_model_that_began_as_another_says_so_and_may_take_a_decoder_that_went_on(tmp_path):
     tiny = {"data__clips": 2, "data__size": 16, "vae2d__ch": 8, "temporal_vae__filters": 8, "training__steps": 2}
     tiny |= {"training__batch_size": 2, "vae_loss__init": None}
-    begin = {name: str(tmp_path / name) for name in ("vae2d", "temporal", "other", "longer", "before", "run")}
+    begin = {name: str(tmp_path / name) for name in ("vae2d", "temporal", "other", "longer", "before", "run", "again")}
 
     def of_64(task, run, **more):
         settings = {name.replace("__", "."): value for name, value in (tiny | more).items()}
@@ -175,10 +180,16 @@ def test_a_model_that_began_as_another_says_so_and_may_take_a_decoder_that_went_
     of_64("stdit3", "run", **flow, flow__init=begin["before"], training__steps=1)
 
     results = publish(Path(begin["run"]), tmp_path / "out", films=2, drawn=4, vae=Path(begin["longer"]))
-    assert results["steps before"] == 2 and results["steps"] == 1
+    assert [stage["steps"] for stage in results["stages"]] == [2, 1]
     assert not list((tmp_path / "out").rglob("README.md"))
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    assert "trained for 2 steps. 1 steps of 2 clips" in card
+    assert "2 steps on 16×16 pixels, with Adam" in card and "; then 1 steps on 16×16 pixels from those weights" in card
+    assert "minivdm train stdit3 --preset toy_64 --run runs/stdit3-2 --flow.init runs/stdit3-1 --data.clips 2" in card
+    assert "publish_text_to_video runs/stdit3-2 checkpoints/toy/text_to_video --vae runs/decoder-toy_64" in card
+    again = flow | {"flow__init": str(tmp_path / "out"), "training__optimizer": "muon"}
+    of_64("stdit3", "again", **again)
+    assert stages(Path(begin["again"]))[:2] == stages(Path(begin["run"])), "a published folder tells its trainings"
+    assert stages(Path(begin["again"]))[2].optimizer == "muon"
     assert "--vae_loss.decoder_only true --data.clips 2 --training.steps 2" in card
     assert f"come back at {results['psnr']:.1f} dB" in card and "minivdm train vae2d --preset toy_64" in card
     shipped = TextToVideoPipeline.from_pretrained(tmp_path / "out").vae.temporal.decoder.conv_out.conv.weight

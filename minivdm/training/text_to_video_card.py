@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from minivdm.config import Config
+from minivdm.config import Config, load_preset
+from minivdm.training.lineage import Stage
 
 SHOWN = [
     "a large red peony high on the left",
@@ -32,10 +33,10 @@ precision.
     video = TextToVideoPipeline.from_pretrained("toy")("{example}", seed=0)
 
 ## Recipe
-{begun}{steps:,} steps of {batch} clips out of {clips:,} rendered ones of the training split (level {level}), as cached
-latents with a new wording in each epoch; rectified flow with {t_sampling} times, {precision}, learning rate {rate};
-{drop:.0%} of the texts dropped; {given:.0%} of the clips with a first frame, a last one or both given. {machine}
-Every setting is in `config.yaml`, the log in `metrics.jsonl`. To make it again:
+{trainings} Each step took {batch} clips out of {clips:,} rendered ones of the training split (level {level}), as cached
+latents with a new wording in each epoch; rectified flow with {t_sampling} times, {precision}; {drop:.0%} of the texts
+dropped; {given:.0%} of the clips with a first frame, a last one or both given. {machine}
+Every setting of the last training is in `config.yaml`, its log in `metrics.jsonl`. To make it again:
 
 {commands}
 
@@ -74,8 +75,7 @@ OWN_VAE = """a temporal VAE over a 2D VAE of its own (`vae/`). These began as th
 [temporal](../temporal_vae/MODEL_CARD.md) and [2D VAE](../vae2d/MODEL_CARD.md) of half the picture size, with more
 channels in the latent (`training.growing`); clips of the test split come back at {psnr:.1f} dB"""
 DECODER = "--vae_loss.init runs/temporal_vae-{preset} --vae_loss.decoder_only true --data.clips {clips}"
-BEGUN = """The weights began as those of a model of half the picture size (`stdit3 --preset toy` below; see
-`training.growing`), trained for {before:,} steps. """
+OPTIMIZERS = {"adam": "Adam", "muon": "Muon"}
 
 LIMITS = """Large willows and palms are lumpier than rendered ones, small late bursts lose their shape, and some spirals
 come out as peonies: a few thousand numbers per clip are few, and the VAEs lose part of it before the model begins (see
@@ -89,8 +89,8 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
     own = results["psnr"] if flow.vae != "toy" else None
     return CARD.format(
         autoencoders=SHIPPED_VAE if own is None else OWN_VAE.format(psnr=own),
-        begun=BEGUN.format(before=results["steps before"]) if flow.init else "",
-        commands="\n".join(f"    {command}" for command in _commands(config, results["decoder"])),
+        trainings=_trainings([Stage(**stage) for stage in results["stages"]]),
+        commands="\n".join(f"    {command}" for command in _commands(config, results)),
         shown="; ".join(f"*{prompt}*" for prompt in SHOWN),
         example=SHOWN[4],
         denoiser=results["parameters"]["denoiser"],
@@ -98,13 +98,11 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
         text=results["parameters"]["text"],
         frames=data.frames,
         size=data.size,
-        steps=results["steps"],
         batch=training.batch_size * training.accumulate,
         clips=data.clips,
         level=data.level,
         t_sampling=flow.t_sampling,
         precision=training.precision,
-        rate=training.learning_rate,
         drop=training.null_cond_prob,
         given=flow.image_head + flow.image_tail + flow.image_head_tail,
         machine=machine,
@@ -127,17 +125,30 @@ def card(config: Config, results: dict[str, Any], machine: str) -> str:
     )
 
 
-def _commands(config: Config, decoder: dict[str, int] | None) -> list[str]:
-    """From nothing but the shipped VAEs and T5 to this folder; decoder: how long the VAE's went on learning alone."""
-    train = [f"minivdm train stdit3 --preset {config.preset}"]
-    if config.flow.init:
-        train = ["minivdm train stdit3 --preset toy", f"{train[0]} --flow.init runs/stdit3-toy"]
+def _trainings(made: list[Stage]) -> str:
+    """What each training did, in sentences."""
+    told = []
+    for stage in made:
+        size = stage.settings.get("data.size") or load_preset(stage.preset, task="stdit3").data.size
+        begun = " from those weights" if told else ""
+        told.append(
+            f"{stage.steps:,} steps on {size}×{size} pixels{begun}, with {OPTIMIZERS[stage.optimizer]} at a learning "
+            f"rate of {stage.learning_rate:g} ({stage.minutes:.0f} min)"
+        )
+    grown = " Where the pictures grow, `training.growing` makes the larger model." if len(made) > 1 else ""
+    return f"{'; then '.join(told)}.{grown}"
+
+
+def _commands(config: Config, results: dict[str, Any]) -> list[str]:
+    """From nothing but the shipped VAEs and T5 to this folder."""
+    train, run = [], None
     if config.flow.vae != "toy":
-        train[:0] = [f"minivdm train {task} --preset {config.preset}" for task in ("vae2d", "temporal_vae")]
-    publish = (
-        f"python -m minivdm.training.publish_text_to_video runs/stdit3-{config.preset} checkpoints/toy/text_to_video"
-    )
-    if decoder is not None:
+        train += [f"minivdm train {task} --preset {config.preset}" for task in ("vae2d", "temporal_vae")]
+    for number, stage in enumerate(results["stages"], start=1):
+        before, run = run, f"runs/stdit3-{number}"
+        train.append(Stage(**stage).command(run, before))
+    publish = f"python -m minivdm.training.publish_text_to_video {run} checkpoints/toy/text_to_video"
+    if (decoder := results["decoder"]) is not None:
         more = f"minivdm train temporal_vae --preset {config.preset} --run runs/decoder-{config.preset}"
         begun = DECODER.format(preset=config.preset, clips=decoder["clips"])
         train.append(f"{more} {begun} --training.steps {decoder['steps']}")
