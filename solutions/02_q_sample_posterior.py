@@ -35,7 +35,7 @@ import matplotlib.pyplot as plt
 import PIL.Image
 import torch
 from einops import rearrange
-from IPython.display import Image, display
+from IPython.display import HTML, Image, display
 from torch import Tensor, nn
 
 from minivdm import viz
@@ -175,6 +175,30 @@ viz.player(
     fps=5,
     alt="the willow sinks into noise, and is gone to the eye at 600",
 )
+
+# %% [markdown]
+# Six of a thousand; the slider has more. Where do you lose the arms, where the colour, and from where on would you
+# swear that there is nothing? (It needs a running kernel, the picture does not.)
+
+
+# %% tags=["nbval-ignore-output"]
+def with_slider(draw, values: list, value, label: str) -> None:
+    """Show draw(value), and a slider that draws it again for the others of `values`."""
+    picture = display(draw(value), display_id=True)
+    slider = widgets.SelectionSlider(
+        options=values, value=value, description=label, continuous_update=False, layout={"width": "500px"}
+    )
+    slider.observe(lambda change: picture.update(draw(change["new"])), "value")
+    display(slider)
+
+
+def noised_film(step: int) -> HTML:
+    """The film at one step, under the same noise at each."""
+    x_t = q_sample(film, torch.tensor([step]), noise[:1], abar)
+    return viz.player(x_t, f"t = {step}", fps=5, scale=6, alt=f"the willow at t = {step}")
+
+
+with_slider(noised_film, [*range(0, 1000, 20), 999], 160, "t")
 
 # %% [markdown]
 # ## Back, by arithmetic
@@ -685,14 +709,6 @@ show(
 
 
 # %% tags=["nbval-ignore-output"] alt="arrows from all sides that end at the stars of the willow"
-def with_slider(draw, values: list, value, label: str) -> None:
-    """Show draw(value), and a slider that draws it again for the others of `values`."""
-    picture = display(draw(value), display_id=True)
-    slider = widgets.SelectionSlider(options=values, value=value, description=label, continuous_update=False)
-    slider.observe(lambda change: picture.update(draw(change["new"])), "value")
-    display(slider)
-
-
 def field(step: int) -> Image:
     figure, ax = viz.figure(width=3, height=3.1)
     draw_field(ax, step)
