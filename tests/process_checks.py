@@ -26,7 +26,7 @@ SETTINGS = {
 }
 UNET = {"data.size": 8, "unet3d.dim": 8, "unet3d.dim_mults": [1, 2], "unet3d.patch": 1, "unet3d.attn_dim_head": 8}
 UNET |= {"unet3d.init_kernel_size": 3, "diffusion.num_steps": 20}
-TASKS = {"unet3d": UNET, "stdit3": {"flow.image_head": 0.3}}
+TASKS = {"unet3d": UNET, "stdit3": {"flow.image_head": 0.3, "training.optimizer": "muon"}}
 SHARDED = {"unet3d": "false", "stdit3": "true"}  # DDP, FSDP
 SIZES = {"even": (4, 4, 8), "uneven": (3, 5, 6), "a picture of one token": (1, 2, 1)}
 

@@ -1,9 +1,10 @@
-"""Muon: directions without lengths for the matrices of blocks, Adam for the rest, and the same bookkeeping for both."""
+"""Muon: directions without lengths for the matrices of blocks, Adam for the rest, and the same bookkeeping for both.
+
+(For sharded weights see `test_processes.py`.)
+"""
 
 import pytest
 import torch
-from accelerate import Accelerator
-from any_task import SIZES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,8 +12,6 @@ from torch import nn
 from minivdm.config import load_preset
 from minivdm.errors import UserError
 from minivdm.training.optimizers import Muon, make_optimizer, orthogonalised
-from minivdm.training.start import make_task
-from minivdm.training.trainer import Trainer
 
 SHAPES = [(7, 7), (21, 7), (7, 14), (5, 8)]  # a square, squares one above the other and side by side, neither
 
@@ -113,10 +112,3 @@ def test_a_model_without_blocks_is_told():
     training = load_preset("toy", {"training.optimizer": "muon"}).training
     with pytest.raises(UserError, match="Linear has no blocks of linear layers; set training.optimizer to adam"):
         make_optimizer(nn.Linear(3, 3), training)
-
-
-def test_sharded_matrices_are_refused(tmp_path, monkeypatch):
-    config = load_preset("toy", SIZES | {"training.optimizer": "muon"}, task="unet3d")
-    monkeypatch.setattr(Accelerator, "is_fsdp2", True)
-    with pytest.raises(UserError, match="needs whole matrices"):
-        Trainer(make_task(config), config, tmp_path, progress=False)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minivdm.errors import UserError
 from minivdm.settings import TrainingConfig
+from minivdm.training.sharding import is_sharded, share
 
 BETAS = (0.9, 0.99)
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: five rounds bring singular values from 0.01 to 1 near to 1
@@ -34,7 +35,7 @@ class Muon(torch.optim.Adam):
 
     A matrix moves by 0.2 `lr` per step (root mean square), which is what Adam comes to in practice (Liu et al. 2025),
     so a learning rate means the same to both. A matrix that is several square ones side by side (q, k and v; the parts
-    of an MLP four times as wide) is taken apart into these. Weights have to be whole, not sharded.
+    of an MLP four times as wide) is taken apart into these. Sharded ones are put together for it, on every process.
     Raises UserError for a model without such matrices.
     """
 
@@ -61,6 +62,7 @@ class Muon(torch.optim.Adam):
 
     def _directions(self, weights: list[Tensor], momentum: float) -> Iterable[Tensor]:
         """Where to move each weight: matrices whose numbers have root mean square 1."""
+        shapes: list[torch.Size] = []
         pieces: dict[torch.Size, list[Tensor]] = {}
         for weight in weights:
             state = self.state[weight]
@@ -68,13 +70,16 @@ class Muon(torch.optim.Adam):
                 state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight)}
             state["step"] += 1
             state["exp_avg"].lerp_(weight.grad, 1 - momentum)
-            ahead = _apart(weight.grad.lerp(state["exp_avg"], momentum))  # Nesterov's
-            pieces.setdefault(ahead.shape[1:], []).append(ahead)
+            ahead = weight.grad.lerp(state["exp_avg"], momentum)  # Nesterov's
+            squares = _apart(ahead.full_tensor() if is_sharded(ahead) else ahead)
+            shapes.append(squares.shape[1:])
+            pieces.setdefault(shapes[-1], []).append(squares)
         done = {
             shape: iter(orthogonalised(torch.cat(blocks)).mul(math.sqrt(max(shape))).split([len(b) for b in blocks]))
             for shape, blocks in pieces.items()
         }
-        return [_together(next(done[_apart(weight).shape[1:]]), weight) for weight in weights]
+        moves = (_together(next(done[shape]), weight.shape) for shape, weight in zip(shapes, weights, strict=True))
+        return [share(move, weight) for move, weight in zip(moves, weights, strict=True)]
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -101,8 +106,8 @@ def _apart(matrix: Tensor) -> Tensor:
     return rearrange(matrix, "rows columns -> 1 rows columns")
 
 
-def _together(pieces: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_apart`."""
-    if pieces.shape[1] < like.shape[0]:
+def _together(pieces: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of `_apart`, for a matrix of this shape."""
+    if pieces.shape[1] < shape[0]:
         return rearrange(pieces, "n side columns -> (n side) columns")
     return rearrange(pieces, "n rows side -> rows (n side)")

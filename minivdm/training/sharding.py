@@ -85,7 +85,7 @@ def whole(values: Any, keep: bool = True) -> Any:
         return {name: whole(value, keep) for name, value in values.items()}
     if isinstance(values, list | tuple):
         return type(values)(whole(value, keep) for value in values)
-    if not _is_sharded(values):
+    if not is_sharded(values):
         return values
     together = values.detach().full_tensor()
     return together.cpu() if keep else together.new_empty(0)
@@ -94,14 +94,14 @@ def whole(values: Any, keep: bool = True) -> Any:
 def load_model(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a whole state dict into a module, sharded or not."""
     current = module.state_dict()
-    module.load_state_dict({name: _share(value, current.get(name)) for name, value in state.items()})
+    module.load_state_dict({name: share(value, current.get(name)) for name, value in state.items()})
 
 
 def load_optimizer(optimizer: AcceleratedOptimizer, saved: dict[str, Any]) -> None:
     """Load a whole state into an optimizer of whole or sharded weights."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state = {
-        number: {name: _share(value, weights[number]) for name, value in entry.items()}
+        number: {name: share(value, weights[number]) for name, value in entry.items()}
         for number, entry in saved["state"].items()
     }
     optimizer.load_state_dict(saved | {"state": state})
@@ -110,7 +110,7 @@ def load_optimizer(optimizer: AcceleratedOptimizer, saved: dict[str, Any]) -> No
 @contextlib.contextmanager
 def put_together(module: nn.Module, keep: bool) -> Iterator[None]:
     """Within, the weights of `module` are whole where `keep` is on. All processes must enter."""
-    shares = {name: weight for name, weight in module.named_parameters() if _is_sharded(weight)}
+    shares = {name: weight for name, weight in module.named_parameters() if is_sharded(weight)}
     for name, share in shares.items():
         together = share.full_tensor()
         if keep:
@@ -139,14 +139,14 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)))
 
 
-def _is_sharded(value: Any) -> bool:
+def is_sharded(value: Any) -> bool:
     """Whether it is a DTensor, of which a process holds a share; asked without importing that class."""
     return hasattr(value, "full_tensor")
 
 
-def _share(value: Any, like: Tensor | None) -> Any:
+def share(value: Any, like: Tensor | None) -> Any:
     """This process's share of a whole tensor, where `like` is one of the same shape."""
-    if not _is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
+    if not is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 

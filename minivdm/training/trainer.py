@@ -84,8 +84,6 @@ class Trainer:
                 f"training.batch_size {training.batch_size} cannot be shared by {world} processes; "
                 f"use {training.batch_size // world * world + world}"
             )
-        if training.optimizer == "muon" and self.accelerator.is_fsdp2:
-            raise UserError("training.optimizer muon needs whole matrices, and FSDP shares them out; set it to adam")
         optimizer = make_optimizer(task.model, training)
         self.model, self.optimizer, self.ema = prepare(self.accelerator, task.model, optimizer, training.ema_decay)
         self._batches = Batches(task.dataset, config, self.accelerator)
