@@ -143,7 +143,7 @@ def test_the_card_says_what_was_measured(published):
     assert "In no time." in card and SHOWN[4] in card
     made = stages(run)
     assert len(made) == 1 and [Stage(**stage) for stage in results["stages"]] == made
-    assert "2 steps on 16×16 pixels, with Adam at a learning rate of 0.001 (" in card
+    assert "2 steps on 16×16 pixels, with Muon at a learning rate of 0.002 (" in card
     assert "Each step took 3 clips out of 7 rendered ones" in card
     assert "32% of the clips with a first frame" in card  # 0.25 + 0.05 + 0.02
     assert f"{results['parameters']['denoiser']:,} parameters" in card
@@ -176,18 +176,20 @@ def test_a_model_that_began_as_another_says_so_and_may_take_a_decoder_that_went_
     of_64("temporal_vae", "longer", vae_loss__vae2d=begin["vae2d"], **decoder)
     flow = {"stdit3__hidden_size": 16, "stdit3__depth": 1, "stdit3__num_heads": 2, "sampling__steps": 1}
     flow |= {"flow__cache": None, "flow__vae": begin["temporal"], "data__frames": 5}
-    of_64("stdit3", "before", **flow)
+    of_64("stdit3", "before", **flow, training__optimizer="adam")
     of_64("stdit3", "run", **flow, flow__init=begin["before"], training__steps=1)
 
     results = publish(Path(begin["run"]), tmp_path / "out", films=2, drawn=4, vae=Path(begin["longer"]))
     assert [stage["steps"] for stage in results["stages"]] == [2, 1]
     assert not list((tmp_path / "out").rglob("README.md"))
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    assert "2 steps on 16×16 pixels, with Adam" in card and "; then 1 steps on 16×16 pixels from those weights" in card
+    assert (
+        "2 steps on 16×16 pixels, with Adam" in card
+        and "; then 1 steps on 16×16 pixels from those weights, with Muon" in card
+    )
     assert "minivdm train stdit3 --preset toy_64 --run runs/stdit3-2 --flow.init runs/stdit3-1 --data.clips 2" in card
     assert "publish_text_to_video runs/stdit3-2 checkpoints/toy/text_to_video --vae runs/decoder-toy_64" in card
-    again = flow | {"flow__init": str(tmp_path / "out"), "training__optimizer": "muon"}
-    of_64("stdit3", "again", **again)
+    of_64("stdit3", "again", **flow, flow__init=str(tmp_path / "out"))
     assert stages(Path(begin["again"]))[:2] == stages(Path(begin["run"])), "a published folder tells its trainings"
     assert stages(Path(begin["again"]))[2].optimizer == "muon"
     assert "--vae_loss.decoder_only true --data.clips 2 --training.steps 2" in card
