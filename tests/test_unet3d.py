@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from einops import rearrange
+from safetensors.torch import save_file
 from torch import nn
 
 from minivdm.denoisers import Unet3D
@@ -265,6 +266,11 @@ def test_saved_model_comes_back_the_same_without_a_network(tmp_path, x, cond, mo
     assert config["dim_mults"] == [1, 3] and config["init_dim"] == 12
     again = Unet3D.from_pretrained(tmp_path / "unet").train(model.training)
     assert torch.equal(again(x, T, cond), model(x, T, cond))
+    weights = model.state_dict() | {"stranger": torch.zeros(2)}
+    del weights[next(iter(weights))]
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, tmp_path / "unet" / "model.safetensors")
+    with pytest.raises(UserError, match="lacks 1 of"):
+        Unet3D.from_pretrained(tmp_path / "unet")
 
 
 def test_time_changes_the_answer_and_repeats_exactly(x):

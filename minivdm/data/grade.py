@@ -6,7 +6,7 @@ from pathlib import Path
 from minivdm.data.io import from_uint8, read_video
 from minivdm.data.judge import judge
 from minivdm.data.listing import list_clips
-from minivdm.errors import UserError
+from minivdm.errors import UserError, printable
 
 
 def grade_folder(folder: Path) -> Iterator[str]:
@@ -28,5 +28,5 @@ def grade_folder(folder: Path) -> Iterator[str]:
             for shell in verdict.shells
         )
         judged = f"{'legal' if verdict.legal else 'not legal'}, {verdict.confidence:.2f}"
-        yield f"{path.relative_to(folder)}: {shells or 'no shell'} ({judged})"
+        yield f"{printable(str(path.relative_to(folder)))}: {shells or 'no shell'} ({judged})"
     yield f"{legal} of {total} clips are legal fireworks"

@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 from einops import rearrange, repeat
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +18,7 @@ from minivdm.denoisers.attention import LinearAttention, SpatialAttention, Tempo
 from minivdm.denoisers.blocks import ResnetBlock, downsample, upsample
 from minivdm.denoisers.embeddings import RelativePositionBias, RotaryEmbedding, SinusoidalEmbedding
 from minivdm.errors import UserError
+from minivdm.weights import SafeHubMixin
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Middle(nn.Module):
         return self.block2(x, embedding)
 
 
-class Unet3D(nn.Module, PyTorchModelHubMixin):
+class Unet3D(nn.Module, SafeHubMixin):
     """Predicts the noise (or x0, or v) in a clip from the noisy clip, its diffusion step and an optional condition.
 
     Args:
