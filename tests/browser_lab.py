@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS, STOP_SECONDS = 300, 30  # guards: it takes a few, and a minute on a machine that does other things beside
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}  # JupyterLab asks about it in its first window
-LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def jupyter_lab(notebooks: list[str], theme: str = LIGHT) -> Iterator[Lab]:
+def jupyter_lab(notebooks: list[str]) -> Iterator[Lab]:
     """JupyterLab with copies of these learner's notebooks (file names); the folder is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="minivdm-lab-") as name:
         folder = Path(name)
@@ -75,7 +74,7 @@ def jupyter_lab(notebooks: list[str], theme: str = LIGHT) -> Iterator[Lab]:
         options = ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--ServerApp.root_dir=.", "--no-browser"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             options.append("--allow-root")
-        command, env = [sys.executable, "-m", "jupyterlab", *options], _environment(folder, theme)
+        command, env = [sys.executable, "-m", "jupyterlab", *options], _environment(folder)
         with open(folder / "server.log", "wb") as log:
             server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
         try:
@@ -84,12 +83,11 @@ def jupyter_lab(notebooks: list[str], theme: str = LIGHT) -> Iterator[Lab]:
             _stop(server)
 
 
-def _environment(folder: Path, theme: str) -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     own = folder / "jupyter"
     settings = own / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(NO_NEWS))
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "MINIVDM_WORKBOOK"))}
     env |= {f"JUPYTER_{name}_DIR": str(own / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     env |= {"JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces")}

@@ -89,6 +89,12 @@ class Notebook:
         self.page.mouse.move(rail["x"] + to * rail["width"], handle["y"] + handle["height"] / 2, steps=5)
         self.page.mouse.up()
 
+    def in_the_dark(self) -> None:
+        """Switches to the dark theme, by the menu of settings."""
+        for item in ("Settings", "Theme", "JupyterLab Dark"):
+            self.page.get_by_role("menuitem", name=item, exact=True).click()
+        self.page.locator('body[data-jp-theme-light="false"]').wait_for()
+
     def photograph(self, name: str, words: str) -> Path:
         """Keeps what the window shows, with the cell in its middle, as build/screenshots/NAME.png."""
         self.cell(words).evaluate("cell => cell.scrollIntoView({block: 'center'})")

@@ -1,11 +1,10 @@
 """A stranger's walk through a whole lesson in a real browser: every exercise unwritten, wrong, then right.
 
-    .venv/bin/python tests/browser_walk.py 02               light, the first listed mistake of each exercise
+    .venv/bin/python tests/browser_walk.py 02               the first listed mistake of each exercise
     .venv/bin/python tests/browser_walk.py 02 --every       every listed mistake
-    .venv/bin/python tests/browser_walk.py 02 --dark        in JupyterLab's dark theme
 
 Prints one line per exercise and what the page had to complain of; status 1 when something was not as it should be.
-build/screenshots/walk-* shows the lesson from top to bottom.
+build/screenshots/walk-* shows the lesson from top to bottom, in light and in dark.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import re
 import sys
 import time
 
-from browser_lab import DARK, LIGHT, ROOT, Lab, jupyter_lab, missing
+from browser_lab import ROOT, Lab, jupyter_lab, missing
 
 from minivdm.course.build import chosen, exercise_ids, solved_edition
 from minivdm.course.exercise import get
@@ -41,7 +40,7 @@ ON_THE_PAGE = """() => {
 HARMLESS = {"formulas", "pictures", "sliders and menus"}
 
 
-def walk(lab: Lab, name: str, every: bool, shots: str) -> bool:
+def walk(lab: Lab, name: str, every: bool) -> bool:
     """Prints the table of one lesson; True when all was as it should be."""
     from browser_notebook import open_notebook  # needs Playwright
 
@@ -63,8 +62,10 @@ def walk(lab: Lab, name: str, every: bool, shots: str) -> bool:
         begun = time.monotonic()
         page.run_below(done, until=next(filter(None, reversed(page.sources))))
         print(f"from there to the end: {time.monotonic() - begun:.0f} s", flush=True)
-        page.photograph_all(shots)
+        page.photograph_all(f"walk-{name[:2]}-light")
         counts = page.page.evaluate(ON_THE_PAGE)
+        page.in_the_dark()
+        page.photograph_all(f"walk-{name[:2]}-dark")
         print("\n".join(f"{count:5d} {what}" for what, count in counts.items()))
         print(f"{len(page.faults):5d} errors on the console, failed requests, requests to the network")
         print("".join(f"      {fault}\n" for fault in page.faults), end="")
@@ -98,17 +99,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/browser_walk.py", description="A stranger's walk.")
     parser.add_argument("lessons", nargs="+", metavar="NN", help="numbers of lessons")
     parser.add_argument("--every", action="store_true", help="every listed mistake, not only the first")
-    parser.add_argument("--dark", action="store_true", help="in the dark theme")
     options = parser.parse_args()
     if reason := missing():
         print(reason, file=sys.stderr)
         return 2
     fine = True
     for source in chosen(ROOT, options.lessons):
-        theme = "dark" if options.dark else "light"
-        print(f"\n{source.stem}, {theme}")
-        with jupyter_lab([f"{source.stem}.ipynb"], DARK if options.dark else LIGHT) as lab:
-            fine &= walk(lab, source.stem, options.every, f"walk-{source.name[:2]}-{theme}")
+        print(f"\n{source.stem}")
+        with jupyter_lab([f"{source.stem}.ipynb"]) as lab:
+            fine &= walk(lab, source.stem, options.every)
     return 0 if fine else 1
 
 
