@@ -32,11 +32,13 @@ CASES = {
     "unet3d": {"training.prob_focus_present": 0.3, "data.flip": True},
     "unet3d in bf16": {"training.precision": "bf16", "training.accumulate": 1},
     "vae2d": {},
-    "vae2d with a critic": {"vae_loss.critic": "hinge"},
+    "vae2d with a critic in bf16": {"vae_loss.critic": "hinge", "training.precision": "bf16"},
     "temporal_vae with a critic": {"vae_loss.critic": "vanilla", "data.frames": 7, "vae_loss.images": 0.0},
     "stdit3": {"flow.image_head": 0.3, "flow.image_tail": 0.2},
     "stdit3 with muon": {"training.optimizer": "muon"},
     "toy_t5": {},
+    "toy_t5 listing": {"toy_t5.objective": "listing"},
+    "toy_t5 of spans": {"toy_t5.objective": "spans", "training.accumulate": 1},
 }
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from test_films import write_folder
-from tiny_runs import assert_same_runs, tiny_config, train
+from tiny_runs import tiny_config, train
 
 from minivdm.data.fireworks_dataset import FireworksDataset
 from minivdm.data.folder import VideoFolder
@@ -31,13 +31,9 @@ OBJECTIVES = ("reading", "listing", "spans")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_resuming_equals_never_stopping(tmp_path, objective):
-    config = tiny_config("toy_t5", toy_t5__objective=objective, training__accumulate=2)
-    train(config, tmp_path / "whole")
-    train(config, tmp_path / "parts", stop=5)
-    train(config, tmp_path / "parts", resume=True)
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
-    shown = sorted((tmp_path / "whole" / "samples").glob("*.txt"))
+def test_a_run_shows_answers_to_captions(tmp_path, objective):
+    train(tiny_config("toy_t5", toy_t5__objective=objective), tmp_path)
+    shown = sorted((tmp_path / "samples").glob("*.txt"))
     assert [path.stem for path in shown] == ["step-00000004", "step-00000008", "step-00000010"]
     assert all(path.read_text().count("caption  ") == 7 for path in shown)
 

@@ -9,13 +9,12 @@ from run_weights import run_weights
 
 from minivdm.config import load_preset
 from minivdm.errors import UserError
-from minivdm.training import trainer as trainer_module
 from minivdm.training.checkpoint import list_checkpoints, read_tensors
 from minivdm.training.critic_switch import CriticSwitch
 from minivdm.training.latents import LatentClips, find_vae2d
 from minivdm.training.start import make_task
 from minivdm.training.tasks import collate
-from minivdm.training.trainer import Interrupted, Trainer
+from minivdm.training.trainer import Trainer
 from minivdm.vae.autoencoder2d import AutoEncoder2D
 
 TINY = {
@@ -54,38 +53,19 @@ def _config(task, pictures, **overrides):
     return load_preset("toy", TINY | {"vae_loss.vae2d": str(pictures)} | overrides, task=task)
 
 
-def _train(task, folder, pictures, stop=None, resume=False, **overrides):
+def _train(task, folder, pictures, **overrides):
     config = _config(task, pictures, **overrides)
-    trainer = Trainer(make_task(config), config, folder, resume=resume, progress=False)
-    if stop:
-        step = trainer._optimiser_step
-
-        def interrupted(batches):
-            trainer._stop = trainer.step + 1 == stop
-            return step(batches)
-
-        trainer._optimiser_step = interrupted
-        with pytest.raises(Interrupted, match=f"minivdm train {task}"):
-            trainer.run()
-    else:
-        trainer.run()
+    trainer = Trainer(make_task(config), config, folder, progress=False)
+    trainer.run()
     return trainer
 
 
-@pytest.mark.parametrize(("task", "precision"), [("vae2d", "bf16"), ("temporal_vae", "fp32")])
-def test_resuming_with_a_critic_equals_never_stopping(tmp_path, pictures, task, precision):
-    trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
-    whole = _train(task, tmp_path / "whole", pictures, training__precision=precision)
-    _train(task, tmp_path / "parts", pictures, stop=5, training__precision=precision)
-    _train(task, tmp_path / "parts", pictures, resume=True, training__precision=precision)
+@pytest.mark.parametrize("task", ["vae2d", "temporal_vae"])
+def test_the_log_of_a_run_tells_of_both_sides(tmp_path, pictures, task):
+    whole = _train(task, tmp_path, pictures)
     assert whole.task.model.adversary.switch.is_on, "the critic never came: this test would prove little"
-    trainer_module.Accelerator().state._reset_state(reset_partial_state=True)
-    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"psnr", "psnr_lit", "ssim", "kl", "reconstruction", "critic_loss"} <= set().union(*rows)
-    one, other = run_weights(tmp_path / "whole"), run_weights(tmp_path / "parts")
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    assert any((tmp_path / "whole" / "samples").glob("*.gif"))
 
 
 @pytest.mark.parametrize("kind", ["hinge", "vanilla", "wgan"])
