@@ -1,4 +1,4 @@
-"""The solved lessons as a small static site: a page each, an index, and nothing to fetch.
+"""The solved lessons and the atlas of symptoms as a small static site: a page each, an index, and nothing to fetch.
 
     python -m minivdm.course.book              solutions/*.ipynb into build/book; open build/book/index.html
     python -m minivdm.course.book --out site   into another folder
@@ -9,12 +9,13 @@ MathML. What needs a kernel, such as a slider, is a sentence that says so.
 """
 
 import argparse
+import base64
 import html
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from minivdm.course.atlas.entries import PAGE as ATLAS
+from minivdm.course.atlas.entry import anchor
 from minivdm.course.mathml import mathml
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
@@ -83,6 +86,21 @@ def lessons(folder: Path) -> list[Lesson]:
     return found
 
 
+def atlas(page: Path) -> Lesson:
+    """The atlas as a lesson: its pictures lie in the text, and headings are linked by the names that they get here."""
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+
+    def data(picture: re.Match) -> str:
+        return f'src="data:image/webp;base64,{base64.b64encode((page.parent / picture[1]).read_bytes()).decode()}"'
+
+    text = re.sub(r'src="([^"]+)"', data, text)
+    for heading in headings:
+        text = text.replace(f"](#{anchor(heading)})", f"](#{heading.replace(' ', '-')})")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    return Lesson(page.parent.name, headings[0], notebook)
+
+
 def body(lesson: Lesson, links: Callable[[str], str]) -> str:
     """The cells of a lesson as HTML. links: where a link to another file leads."""
     notebook = deepcopy(lesson.notebook)
@@ -98,13 +116,14 @@ def body(lesson: Lesson, links: Callable[[str], str]) -> str:
     return text
 
 
-def build(folder: Path, out: Path) -> list[Path]:
-    """Makes `out` anew with a page for each notebook in `folder` and an index; returns the pages, the index first.
+def build(folder: Path, out: Path, beside: Sequence[Lesson] = ()) -> list[Path]:
+    """Makes `out` anew with a page for each notebook in `folder`, those `beside` them, and an index; returns the pages,
+    the index first.
 
     Raises UserError when there is no notebook, when one would fetch something or holds a formula that is not known,
     and when `out` holds files that are no book.
     """
-    found = lessons(folder)
+    found = [*lessons(folder), *beside]
     if out.exists() and not (out / "index.html").is_file() and any(out.iterdir()):
         raise UserError(f"{out} holds other files; give a new or an empty folder")
     template = Template((HERE / "book.html").read_text(encoding="utf-8"))
@@ -112,7 +131,8 @@ def build(folder: Path, out: Path) -> list[Path]:
 
     def links(target: str) -> str:
         """To a lesson: its page; to any other file: that file, seen from the book."""
-        return pages.get(Path(target).stem) or Path(os.path.relpath(folder / target, out)).as_posix()
+        name = Path(target).parent.name if Path(target).name == "README.md" else Path(target).stem
+        return pages.get(name) or Path(os.path.relpath(folder / target, out)).as_posix()
 
     texts = {"index.html": _page(template, found, None, _index(found))}
     texts |= {lesson.page: _page(template, found, lesson, body(lesson, links)) for lesson in found}
@@ -150,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=repo_root() / "build" / "book", help="folder to make anew")
     options = parser.parse_args(arguments)
     try:
-        pages = build(repo_root() / "solutions", options.out)
+        pages = build(repo_root() / "solutions", options.out, [atlas(repo_root() / ATLAS)])
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -118,9 +118,11 @@ def get(exercise_id: str) -> Exercise:
 def check(exercise_id: str, answer: Callable[..., Any]) -> Verdict:
     """Judge `answer`, show the verdict, and keep the source of a right answer in the workbook.
 
-    In a notebook an answer that is still a stub stops the run with one friendly line (ExerciseNotDone); everywhere
-    else it is a verdict like any other. Raises UserError for an unknown id.
+    A mistake that has a picture in the atlas of symptoms is shown with the way there. In a notebook an answer that is
+    still a stub stops the run with one friendly line (ExerciseNotDone); everywhere else it is a verdict like any other.
+    Raises UserError for an unknown id.
     """
+    from minivdm.course.atlas.entries import where_to_look
     from minivdm.course.judging import examine
     from minivdm.course.progress import refresh
     from minivdm.course.workbook import save
@@ -132,6 +134,8 @@ def check(exercise_id: str, answer: Callable[..., Any]) -> Verdict:
     if verdict.passed:
         verdict = replace(verdict, message=f"{verdict.message} {save(exercise, answer)}")
         refresh(exercise.notebook)
+    elif looks_like := where_to_look(exercise.id, verdict.mistake):
+        verdict = replace(verdict, message=f"{verdict.message}\n{looks_like}")
     show(verdict)
     return verdict
 
