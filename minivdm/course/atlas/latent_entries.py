@@ -54,9 +54,9 @@ LATENTS = (
         "looks both ways",
         "vae_stages",
         "There is light in the sky before anything has happened, and hardly a firework when it should be there.",
-        "Every convolution of the decoder finds the next frame where it has learnt to find the last but one. (Trained "
-        "like this from the start, the films would look well; only a film that is to go on, piece by piece, would "
-        "show it.)",
+        "Every convolution of the decoder finds the next frame where it has learnt to find the last but one. (A "
+        "decoder that was trained like this from the start has no such sign, and still sees the future: that is why "
+        "the exercise `04.is_causal` changes the future and compares the past.)",
         "left: a red smear that is brightest in the first frames; right: a rocket rises, then a green palm opens",
     ),
     Entry(
@@ -85,15 +85,15 @@ LATENTS = (
         also=(("08.euler_sample", "velocity subtracted"),),
     ),
     Entry(
-        "worms-in-rows",
-        "Worms, with some of the right colour at the right place",
+        "worms-and-red",
+        "Worms, and some of the right colour among them",
         "08.unpatchify",
         "patches interleaved",
         "flow_stages",
-        "The same worms, and among them, high on the left, something red.",
-        "Every token knows what belongs into its patch, and its numbers are strewn over the whole frame. Each step of "
+        "The same worms, and among them, towards the left, something red.",
+        "Every token knows what belongs into its patch, but its numbers are strewn over the whole frame. Each step of "
         "the sampler sees the scattered film, takes it for noise, and answers to that.",
-        "left: coloured strokes, some red ones high on the left; right: a red peony opens on a night sky",
+        "left: coloured strokes, some of them red; right: a red peony opens on a night sky",
     ),
     Entry(
         "black",
@@ -155,13 +155,13 @@ LATENTS = (
     ),
     Entry(
         "too-little-noise-in-the-latent",
-        "A VAE that draws with σ² for σ",
+        "A VAE that draws with too little noise",
         "03.reparameterize",
         "variance for σ",
         "vae_stages",
         "The same film.",
-        "The encoder is very sure, so its σ is small, and σ² is smaller still: there was hardly any noise to be seen. "
-        "In a training it is the loss that would suffer, since noise is what spreads the latents out.",
+        "This encoder is very sure: its σ is small and σ² is smaller still, so that there was hardly any noise to be "
+        "seen in the first place.",
         "left and right: the same green palm",
         unseen=True,
     ),

@@ -94,7 +94,7 @@ def page(folder: Path, entries: Sequence[Entry] = ENTRIES) -> str:
     if missing := [entry.name for entry in entries if not (folder / f"{entry.name}.webp").is_file()]:
         raise UserError(f"{folder} lacks {missing[0]}.webp, and {len(missing) - 1} more: draw all, without names")
     seen, unseen = ([entry for entry in entries if entry.unseen == hidden] for hidden in (False, True))
-    table = "".join(f"| [{entry.title}](#{entry.anchor}) | `{entry.exercise}` |\n" for entry in entries)
+    table = "".join(f"| [{entry.title}](#{entry.anchor}) | `{entry.exercise}` |\n" for entry in (*seen, *unseen))
     text = f"{HEAD}{table}\n" + "".join(_section(entry, folder) for entry in seen)
     if unseen:
         text += f"{UNSEEN_HEAD}\n\n"
