@@ -71,7 +71,7 @@ def test_a_learner_errs_succeeds_and_moves_a_slider(browser):
         notebook.photograph("3-right", CHECK_EXTRACT)
         expect(notebook.output(PROGRESS)).to_contain_text("1 of 8 exercises passed")
         notebook.photograph("4-progress", PROGRESS)
-        assert RIGHT in (lab.folder / "workbook" / "02.extract.py").read_text()
+        assert RIGHT in (lab.folder / "workbook" / "02.extract.py").read_text(encoding="utf-8")
 
         notebook.write_last_line(Q_SAMPLE, JUMP)
         expect(notebook.run_below(Q_SAMPLE, until=CHECK_NEXT)).to_contain_text("is not written yet")
