@@ -1070,6 +1070,8 @@ for name, films in {"healthy": healthy, **ward}.items():
 # | NaN | `first_not_finite`; then clips, precision, learning rate | the trainer |
 # | out of memory | the plan of section 1 | `minivdm plan` |
 #
+# More of them, each beside the right film from the same noise, with the exercise whose mistake it is: [the atlas of symptoms](../docs/symptoms/README.md).
+#
 # One illness has no sign in a single film: the **missing text mask** (lesson 09). The film is fine, and it is *another* one when the same sentence is padded to another length. So the test needs two lengths:
 
 # %% tags=["nbval-ignore-output"]
