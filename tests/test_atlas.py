@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minivdm.course import check
+from minivdm.course import book, check
 from minivdm.course.atlas import flow_stages, ideal_stages, page, unet_stages, vae_stages
 from minivdm.course.atlas.__main__ import main
 from minivdm.course.atlas.entries import ENTRIES, PAGE, where_to_look
@@ -168,9 +168,19 @@ def test_mistakes_of_the_user_are_said_in_a_line(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("no symptom 'snowstorm': there are snow, ") and said.count("\n") == 1
     assert main(["stutter", "--out", str(tmp_path)]) == 2  # the others are missing, so there can be no page
-    assert "cannot read the clip" in capsys.readouterr().err and not (tmp_path / "README.md").exists()
+    assert "lacks snow.webp, and 24 more" in capsys.readouterr().err and not (tmp_path / "README.md").exists()
     (tmp_path / "file").write_text("in the way")
     assert main(["stutter", "--out", str(tmp_path / "file")]) == 2
     assert "file" in capsys.readouterr().err
     with pytest.raises(UserError, match="02.q_sample lists no mistake 'typo': it has no square roots"):
         page.mistake_of(replace(entry_of("firework-behind-snow"), mistake="typo"))
+
+
+def test_the_book_has_the_atlas_with_its_pictures_and_headings():
+    lesson = book.atlas(repo_root() / PAGE)
+    html = book.body(lesson, lambda target: f"page-of-{target}")
+    assert lesson.page == "symptoms.html" and lesson.title == "Your video looks like this? Look here."
+    assert html.count("data:image/webp;base64,") == len(ENTRIES)
+    links = re.findall(r'href="#([^"]+)">[^#]', html)
+    assert len(links) == len(ENTRIES) and all(f'id="{link}"' in html for link in links)
+    assert "page-of-../../notebooks/09_text_to_video.ipynb" in html
