@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import claims
 import pytest
 from claims import CLAIMS, PAGES, ROOT, TAG, TOY, config_of, minutes, printed_like, results
 from safetensors import safe_open
@@ -53,6 +54,20 @@ def test_what_looks_measured_has_a_tag(page):
     for phrase in NOT_MEASURED:
         text = text.replace(phrase, "")
     assert [found[0] for found in LOOKS_MEASURED.finditer(text)] == []
+
+
+def test_where_we_lose_the_page_says_so():
+    rows = re.findall(r"(\d+\.\d+)<!-- claim: bench\.[\w.]+ -->(: we lose)?", PAGES[0].read_text(encoding="utf-8"))
+    assert len(rows) >= 10
+    assert all(bool(lost) == (float(ratio) > 1.1) for ratio, lost in rows)
+
+
+def test_numbers_are_written_anew_at_the_precision_that_is_printed(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("in 80<!-- claim: a --> of 100, 3.10<!-- claim: b --> dB, 9,000<!-- claim: a --> and 7", "utf-8")
+    monkeypatch.setattr(claims, "CLAIMS", {"a": lambda: 1234.5, "b": lambda: 3.14159})
+    expected = "in 1,234<!-- claim: a --> of 100, 3.14<!-- claim: b --> dB, 1,234<!-- claim: a --> and 7"
+    assert claims.written(page) == expected.replace("in 1,234", "in 1234")
 
 
 def test_a_number_that_is_off_or_bare_is_found():
