@@ -35,7 +35,7 @@ def interpreter() -> tuple[str, bool]:
 
 
 def run(python: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}  # compiling takes minutes
     return subprocess.run([python, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
 
 
