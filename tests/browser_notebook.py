@@ -10,7 +10,7 @@ from browser_lab import ROOT, Lab, chromium
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response, sync_playwright
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
-PATIENCE_MS = 300_000  # a guard: a kernel starts in seconds, and in a minute on a machine that does other things beside
+PATIENCE_MS = 900_000  # a guard: a kernel starts in seconds, and in a minute on a machine that does other things beside
 WINDOW = {"width": 1280, "height": 1000}
 NO_CALLS_HOME = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 CELLS = ".jp-Notebook .jp-Cell"
