@@ -20,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS, STOP_SECONDS = 300, 30  # guards: it takes a few, and a minute on a machine that does other things beside
+FORGOTTEN_SECONDS = 900
+END_ALONE = ("ServerApp.shutdown_no_activity_timeout", "MappingKernelManager.cull_idle_timeout")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}  # JupyterLab asks about it in its first window
 
@@ -72,6 +74,7 @@ def jupyter_lab(notebooks: list[str]) -> Iterator[Lab]:
         for notebook in notebooks:
             shutil.copy(ROOT / "notebooks" / notebook, folder / "notebooks" / notebook)
         options = ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--ServerApp.root_dir=.", "--no-browser"]
+        options += [f"--{what}={FORGOTTEN_SECONDS}" for what in END_ALONE]  # should the test be killed
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             options.append("--allow-root")
         command, env = [sys.executable, "-m", "jupyterlab", *options], _environment(folder)

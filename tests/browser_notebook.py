@@ -91,9 +91,10 @@ class Notebook:
 
     def in_the_dark(self) -> None:
         """Switches to the dark theme, by the menu of settings."""
-        for item in ("Settings", "Theme", "JupyterLab Dark"):
-            self.page.get_by_role("menuitem", name=item, exact=True).click()
-        self.page.locator('body[data-jp-theme-light="false"]').wait_for()
+        self.page.get_by_role("menuitem", name="Settings", exact=True).click()
+        for item in ("Theme", "JupyterLab Dark"):
+            self.page.locator(".lm-Menu").get_by_text(item, exact=True).click()
+        self.page.locator('body[data-jp-theme-light="false"]').wait_for(state="attached")
 
     def photograph(self, name: str, words: str) -> Path:
         """Keeps what the window shows, with the cell in its middle, as build/screenshots/NAME.png."""
