@@ -35,7 +35,7 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # An extra that a learner can do without. The browser itself comes from the system; the test says so where there is none.
 BROWSER_READY := $(VENV)/.ready-browser
