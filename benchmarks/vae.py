@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import DIFFUSERS
+from benchmarks.vae_memory import small_vae
 from benchmarks.work import Run, Work, options, random, relative
 from minivdm.vae import AutoEncoder2D, TemporalVAE
 
@@ -64,13 +65,12 @@ class Streaming(Work):
     """The temporal VAE decodes a clip latent by latent, against all of it at once."""
 
     frames: int = 68
-    size: int = 32
-    filters: int = 64
+    size: int = 64
 
     def _vae(self) -> tuple[TemporalVAE, Tensor]:
-        """Half as wide as Open-Sora 1.2's, and latents of a clip."""
+        """One of the toy's sizes, and latents of a clip of 512×512 pixels."""
         torch.manual_seed(0)
-        vae = TemporalVAE(filters=self.filters).eval()
+        vae = small_vae().temporal
         return vae, random(1, vae.config.embed_dim, *vae.get_latent_size((self.frames, self.size, self.size)))
 
     def ours(self) -> Run:
@@ -100,9 +100,9 @@ def works(tiny: bool) -> list[Work]:
     if tiny:
         return [
             ThereAndBack("vae2d", "2D VAE, tiny", time=1.0, memory=0.7, size=16, widths=(32, 64)),
-            Streaming("stream", "temporal VAE, tiny", None, time=1.1, memory=0.35, frames=9, size=8, filters=32),
+            Streaming("stream", "temporal VAE, tiny", None, time=1.1, memory=0.35, frames=9, size=8),
         ]
     return [
         ThereAndBack("vae2d", "2D VAE of Stable Diffusion, encode and decode 256×256", time=1.0, memory=0.7),
-        Streaming("stream", "temporal VAE, decode 68 frames of 32×32 latents, streaming", None, time=1.1, memory=0.35),
+        Streaming("stream", "temporal VAE, decode 68 frames of 64×64 latents, streaming", None, time=1.1, memory=0.35),
     ]

@@ -467,7 +467,7 @@ both = [latents_of(y, mask), latents_of(y, torch.ones_like(mask))]
 viz.player([parts.decode(each).clamp(-1, 1)[0] for each in both], ["words only", "words and padding"], columns=2, fps=6, scale=3)
 
 # %% [markdown]
-# Almost a third of the attention, and yet hardly another film. (Behind an encoder *with* a mask, the pads have looked at the words too, and probably say little else. That is luck and no design; the row above shows what pads can do.)
+# A fifth of the attention, and yet hardly another film. (Behind an encoder *with* a mask, the pads have looked at the words too, and probably say little else. That is luck and no design; the row above shows what pads can do.)
 #
 # <details><summary>What to do about it</summary>
 #
@@ -783,6 +783,7 @@ for name, row in zip(("hears ", "guesses"), span_corruption(tokens, (2, 9), (2, 
 with tempfile.TemporaryDirectory() as folder:
     random_ear = TextEmbedder(random_encoder(Path(folder) / "random"), pipe.text.max_length)
     span_ear = TextEmbedder(span_encoder(Path(folder) / "spans", steps=120), pipe.text.max_length)
+clear_output()  # of the progress
 EARS = {"random": random_ear, "span-corrupted": span_ear, "taught": pipe.text}
 
 # %% [markdown] tags=["predict"]
