@@ -8,6 +8,7 @@ from any_task import CASES, SIZES, STEPS, assert_same, write_all_parts
 from tiny_runs import train
 
 from minivdm.config import load_preset
+from minivdm.errors import UserError
 from minivdm.training.checkpoint import list_checkpoints
 from minivdm.training.start import make_task
 from minivdm.training.trainer import Trainer
@@ -79,3 +80,11 @@ def test_a_checkpoint_needs_nothing_that_is_outside_of_it(tmp_path):
     assert names == {
         "model.safetensors", "ema.safetensors", "optimizer.pt", "state.json", "config.yaml", "vocabulary.json",
     }  # fmt: skip
+
+
+def test_a_run_keeps_its_optimizer(tmp_path, parts):
+    begun = {"training.steps": 1, "training.optimizer": "adam"}
+    train(load_preset("toy", SIZES | parts | begun, task="stdit3"), tmp_path)
+    changed = load_preset("toy", SIZES | parts | {"training.optimizer": "muon"}, task="stdit3")
+    with pytest.raises(UserError, match="was not begun with training.optimizer muon; a run keeps its optimizer"):
+        Trainer(make_task(changed), changed, tmp_path, resume=True, progress=False)

@@ -272,6 +272,9 @@ class Trainer:
         load_model(self._unwrapped, read_tensors(folder / "model.safetensors"))
         load_model(self.ema.module, read_tensors(folder / "ema.safetensors"))
         saved = read_optimizer(folder / "optimizer.pt", self.accelerator.device)
+        if len(saved["optimizer"]["param_groups"]) != len(self.optimizer.param_groups):
+            kind = self.config.training.optimizer
+            raise UserError(f"{self.run_dir} was not begun with training.optimizer {kind}; a run keeps its optimizer")
         load_optimizer(self.optimizer, saved["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in saved:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
