@@ -174,8 +174,8 @@ BENCHMARKS = {
     "bench.gifs.resized": ("32 GIFs of 10×128×128", "time ratio"),
     "bench.stdit3": ("STDiT3 training step", "time ratio"),
     "bench.stdit3.memory": ("STDiT3 training step", "memory ratio"),
-    "bench.stream": ("video VAE, decode", "time ratio"),
-    "bench.stream.memory": ("video VAE, decode", "memory ratio"),
+    "bench.stream": ("temporal VAE, decode", "time ratio"),
+    "bench.stream.memory": ("temporal VAE, decode", "memory ratio"),
 }
 LESSONS: dict[str, Callable[[], float]] = {  # what was measured, or what a test allows: "≤ 6"
     f"lesson.{n:02}": lambda n=f"{n:02}": lesson_seconds().get(n, most_seconds(n)) / 60 for n in range(1, 11)
