@@ -19,6 +19,7 @@ from minivdm.config import Config, load_config
 from minivdm.data.captions import canonical, parse_caption, tokenize
 from minivdm.data.io import read_video
 from minivdm.data.scenes import COLOURS, COLUMNS, HELD_OUT_KINDS, ROWS, SHAPES, SIZES, Scene
+from minivdm.training.lineage import minutes_by
 
 ROOT = Path(__file__).parents[1]
 TOY = ROOT / "checkpoints" / "toy"
@@ -49,12 +50,7 @@ def config_of(model: str) -> Config:
 @cache
 def minutes(model: str) -> float:
     """What the steps of a training took, by its log."""
-    training, seconds, before = config_of(model).training, 0.0, 0
-    for line in (TOY / model / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        clips = (row["step"] - before) * training.batch_size * training.accumulate
-        seconds, before = seconds + clips / row["clips_per_second"], row["step"]
-    return seconds / 60
+    return minutes_by(TOY / model / "metrics.jsonl", config_of(model).training)
 
 
 @cache

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minivdm.config import Config, differences, load_config
+from minivdm.settings import TrainingConfig
 from minivdm.training.checkpoint import load_newest
 from minivdm.viz.plots import read_rows
 
@@ -52,9 +53,13 @@ def stages(run: Path) -> list[Stage]:
 
 def minutes_of(run: Path) -> float:
     """What the steps of a run took, by its log."""
-    training = load_config(load_newest(run)[0] / "config.yaml").training
+    return minutes_by(run / "metrics.jsonl", load_config(load_newest(run)[0] / "config.yaml").training)
+
+
+def minutes_by(log: Path, training: TrainingConfig) -> float:
+    """What the steps took that a `metrics.jsonl` tells of."""
     seconds, before = 0.0, 0
-    for row in read_rows(run / "metrics.jsonl"):
+    for row in read_rows(log):
         clips = (row["step"] - before) * training.batch_size * training.accumulate
         seconds, before = seconds + clips / row["clips_per_second"], row["step"]
     return seconds / 60
