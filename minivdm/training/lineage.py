@@ -43,7 +43,7 @@ def stages(run: Path) -> list[Stage]:
     here = Stage(
         config.preset,
         state["step"],
-        round(minutes_of(run), 1),
+        round(minutes_by(run / "metrics.jsonl", config.training), 1),
         config.training.learning_rate,
         config.training.optimizer,
         _settings(config),
