@@ -75,3 +75,27 @@ def test_an_odd_last_frame_is_ignored_by_stride_2():
 def test_even_kernels_in_space_are_refused(kernel):
     with pytest.raises(AssertionError, match="height and width must be odd"):
         CausalConv3d(2, 3, kernel)
+
+
+@given(
+    kernels, st.integers(1, 3), st.sampled_from([(1, 1, 1), (2, 1, 1), (3, 2, 1)]), st.booleans(), st.integers(1, 3)
+)
+@settings(max_examples=40, deadline=None)
+def test_in_2d_as_in_3d(kernel, dilation, strides, bias, batch):
+    """Small clips are convolved in 2D: the same numbers, and the same gradients."""
+    torch.manual_seed(1)
+    conv = CausalConv3d(2, 5, kernel, strides=strides, dilation=dilation, bias=bias).double()
+    x = torch.randn(batch, 2, conv.time_pad + 7, 4, 6, dtype=torch.float64, requires_grad=True)
+    flat, deep = conv._in_2d(x), conv.conv(x)
+    torch.testing.assert_close(flat, deep, rtol=1e-12, atol=1e-12)
+    weights = [x, *conv.parameters()]
+    for one, other in zip(*(torch.autograd.grad(y.square().sum(), weights) for y in (flat, deep)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("rows", "in_2d"), [(20_480 // (2 * 5), True), (20_480 // (2 * 5) + 1, False)])
+def test_only_small_clips_are_convolved_in_2d(monkeypatch, rows, in_2d):
+    conv, called = CausalConv3d(2, 3, (1, 3, 1)), []
+    monkeypatch.setattr(conv, "_in_2d", lambda x: called.append(x) or x)
+    conv(torch.randn(1, 2, 5, rows, 1))
+    assert bool(called) == in_2d

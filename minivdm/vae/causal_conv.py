@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from minivdm.errors import UserError
@@ -15,6 +16,9 @@ from minivdm.errors import UserError
 # What each convolution of a network remembers of the frames it has seen, while a clip streams through: its last few
 # inputs, (B, C, time_pad, H, W). Start every clip with an empty one.
 Tails = dict[nn.Module, Tensor]
+
+# PyTorch leaves 3D convolutions in fp32 on a CPU to its slow kernel up to this many batch × channels × frames × rows.
+SLOW_IN_3D = 20_480
 
 
 def pad_at_dim(x: Tensor, pad: tuple[int, int], dim: int = -1, mode: str = "constant") -> Tensor:
@@ -93,4 +97,16 @@ class CausalConv3d(nn.Module):
         if tails is not None and self.time_pad > 0:
             # a copy: a view would keep the whole piece in memory
             tails[self] = x[:, :, x.shape[2] - self.time_pad :].clone()
-        return self.conv(x)
+        small = x.device.type == "cpu" and x.shape[:4].numel() <= SLOW_IN_3D and self.pad_mode == "constant"
+        own = type(self.conv) is nn.Conv3d  # and not one in pieces that was put in its place
+        return self._in_2d(x) if small and own else self.conv(x)
+
+    def _in_2d(self, x: Tensor) -> Tensor:
+        """`self.conv(x)`, as one 2D convolution: the frames under the kernel stand side by side as channels."""
+        kernel, step = self.conv.kernel_size[0], self.conv.dilation[0]
+        frames = x.shape[2] - step * (kernel - 1)
+        under = [x[:, :, tap * step : tap * step + frames : self.stride] for tap in range(kernel)]
+        folded = rearrange(under, "k b c t h w -> (b t) (c k) h w")
+        weight = rearrange(self.conv.weight, "o c k h w -> o (c k) h w")
+        out = F.conv2d(folded, weight, self.conv.bias, self.conv.stride[1:], self.conv.padding[1:])
+        return rearrange(out, "(b t) c h w -> b c t h w", b=len(x))
