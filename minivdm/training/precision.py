@@ -22,6 +22,7 @@ FAST_ON_CPU = {"avx512_bf16", "amx_bf16"}  # without either, bf16 on a CPU is te
 IN_FLOAT32 = {
     torch.softmax, torch.Tensor.softmax, F.softmax, torch.log_softmax, torch.Tensor.log_softmax, F.log_softmax,
     torch.layer_norm, F.layer_norm, torch.group_norm, F.group_norm, F.rms_norm, F.cross_entropy,
+    F.scaled_dot_product_attention,  # for its softmax; and backwards its kernel for CPUs is slower in 16 bits by far
 }  # fmt: skip
 
 
@@ -75,10 +76,12 @@ class _Float32(TorchFunctionMode):
     """Hands the functions of IN_FLOAT32 their 16-bit arguments in 32."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if func in IN_FLOAT32:
-            args = [_wide(value) for value in args]
-            kwargs = {name: _wide(value) for name, value in (kwargs or {}).items()}
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func not in IN_FLOAT32:
+            return func(*args, **kwargs)
+        wide = [_wide(value) for value in args], {name: _wide(value) for name, value in kwargs.items()}
+        with torch.autocast("cpu", enabled=False):  # which would narrow them again
+            return func(*wide[0], **wide[1])
 
 
 def _wide(value: Any) -> Any:
