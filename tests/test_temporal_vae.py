@@ -26,9 +26,9 @@ def make(**changes):
     return vae
 
 
-@pytest.fixture(scope="module")
-def vae():
-    return make()
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "shortcut"])
+def vae(request):
+    return make(shortcut=request.param)
 
 
 @pytest.mark.parametrize("norm", ["frame", "group"])
@@ -69,6 +69,28 @@ def test_full_sizes_have_the_published_names_and_counts(name, config):
     assert sum(parameter.numel() for parameter in vae.parameters()) == expected["parameters"]
     theirs = expected["state_dict"]
     assert {key: list(tensor.shape) for key, tensor in vae.state_dict().items()} == theirs
+
+
+@pytest.mark.parametrize(("frames", "front"), [(11, 1), (8, 0), (1, 3)])
+def test_a_shortcut_is_added_past_both_halves(frames, front):
+    """Frames under a latent frame stand side by side: one matrix makes a vector of them, another makes frames of it."""
+    vae, plain = make(shortcut=True), TemporalVAE(**SIZES).eval()
+    weights = vae.state_dict()
+    past = {name: weights.pop(name) for name in list(weights) if name.startswith("shortcut")}
+    plain.load_state_dict(weights)
+    x = torch.randn(2, 3, frames, 4, 6)
+    one, other = (model.encode(x, sample=False, return_posterior=True)[1] for model in (vae, plain))
+    matrix, bias = past["shortcut_in.weight"].flatten(1), past["shortcut_in.bias"]
+    padded = torch.cat([torch.zeros(2, 3, front, 4, 6), x], dim=2)
+    groups = padded.unflatten(2, (-1, 4)).permute(0, 2, 4, 5, 1, 3).flatten(-2)  # (B, T', h, w, 3 channels of 4 frames)
+    added = (groups @ matrix.T + bias).permute(0, 4, 1, 2, 3)
+    torch.testing.assert_close(one.mean - other.mean, added, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one.logvar, other.logvar, atol=0, rtol=0)
+    z = torch.randn(2, 5, len(added[0, 0]), 4, 6)
+    matrix, bias = past["shortcut_out.weight"].flatten(1), past["shortcut_out.bias"]
+    frames_of = (z.permute(0, 2, 3, 4, 1) @ matrix.T + bias).unflatten(-1, (3, 4)).permute(0, 4, 1, 5, 2, 3)
+    expected = frames_of.flatten(2, 3)[:, :, front:]
+    torch.testing.assert_close(vae.decode(z, frames) - plain.decode(z, frames), expected, atol=1e-5, rtol=1e-5)
 
 
 @given(st.integers(1, 13), st.integers(0, 12))

@@ -21,7 +21,7 @@ class VaeTask(FilmTask):
         """With `vae_loss.decoder_only`: what stands before the latent does not learn."""
         if self.config.vae_loss.decoder_only:
             for name, weight in self.model.vae.named_parameters():
-                weight.requires_grad_(not name.startswith(("encoder.", "quant_conv.")))
+                weight.requires_grad_(not name.startswith(("encoder.", "quant_conv.", "shortcut_in.")))
 
     def alarm(self) -> str | None:
         """What has gone wrong between VAE and critic, or None."""

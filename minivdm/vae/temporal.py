@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from minivdm.errors import UserError
@@ -49,6 +50,11 @@ class TemporalVAE(nn.Module, SafeHubMixin):
         self.quant_conv = CausalConv3d(2 * latent, 2 * embed, 1)
         self.post_quant_conv = CausalConv3d(embed, latent, 1)
         self.decoder = Decoder(self.config)
+        if self.config.shortcut:
+            joined = self.config.in_out_channels * self.time_downsample_factor
+            self.shortcut_in, self.shortcut_out = nn.Conv3d(joined, embed, 1), nn.Conv3d(embed, joined, 1)
+            nn.init.orthogonal_(self.shortcut_in.weight.data.flatten(1))
+            self.shortcut_out.weight.data.copy_(self.shortcut_in.weight.data.transpose(0, 1))
 
     @property
     def last_layer(self) -> Tensor:
@@ -92,8 +98,7 @@ class TemporalVAE(nn.Module, SafeHubMixin):
         """
         self._check(z, self.config.embed_dim, "latent")
         self._check_frames(num_frames, z.shape[2])
-        x = self.decoder(self.post_quant_conv(z))
-        return x[:, :, self._front(num_frames) :]
+        return self._decoded(z)[:, :, self._front(num_frames) :]
 
     def forward(
         self,
@@ -137,10 +142,21 @@ class TemporalVAE(nn.Module, SafeHubMixin):
         for z in collect(pieces, total, what="latent frames"):
             self._check(z, self.config.embed_dim, "latent")
             drop = 0 if tails else front
-            yield self.decoder(self.post_quant_conv(z), tails)[:, :, drop:]
+            yield self._decoded(z, tails)[:, :, drop:]
 
     def _posterior(self, x: Tensor, tails: Tails | None = None) -> DiagonalGaussianDistribution:
-        return DiagonalGaussianDistribution(self.quant_conv(self.encoder(x, tails)))
+        moments = self.quant_conv(self.encoder(x, tails))
+        if self.config.shortcut:
+            mean, logvar = moments.chunk(2, dim=1)
+            joined = rearrange(x, "b c (t f) h w -> b (c f) t h w", f=self.time_downsample_factor)
+            moments = torch.cat([mean + self.shortcut_in(joined), logvar], dim=1)
+        return DiagonalGaussianDistribution(moments)
+
+    def _decoded(self, z: Tensor, tails: Tails | None = None) -> Tensor:
+        x = self.decoder(self.post_quant_conv(z), tails)
+        if self.config.shortcut:
+            x = x + depth_to_time(self.shortcut_out(z), self.time_downsample_factor)
+        return x
 
     def _front(self, num_frames: int) -> int:
         """Frames of zeros in front of a clip."""

@@ -27,6 +27,8 @@ class TemporalVAEConfig:
     temporal_downsample: for each step from one level to the next, whether it halves the number of frames.
     num_groups: groups of every normalisation; must divide every width.
     norm: "frame" takes statistics of each frame alone, "group" of the whole clip.
+    shortcut: a linear map past the encoder and one past the decoder, so that these have only to learn what a linear map
+        cannot do (Chen et al. 2024, DC-AE). A small VAE needs it: its norms forget how bright a frame was.
     """
 
     in_out_channels: int = 4
@@ -38,6 +40,7 @@ class TemporalVAEConfig:
     temporal_downsample: Sequence[bool] = (True, True, False)
     num_groups: int = 32
     norm: Literal["frame", "group"] = "frame"
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
