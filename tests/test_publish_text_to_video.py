@@ -189,7 +189,11 @@ def test_a_model_that_began_as_another_says_so_and_may_take_a_decoder_that_went_
     )
     assert "minivdm train stdit3 --preset toy_64 --run runs/stdit3-2 --flow.init runs/stdit3-1 --data.clips 2" in card
     assert "publish_text_to_video runs/stdit3-2 checkpoints/toy/text_to_video --vae runs/decoder-toy_64" in card
-    of_64("stdit3", "again", **flow, flow__init=str(tmp_path / "out"))
+    own_vae = {"flow__vae": str(tmp_path / "out" / "vae"), "flow__init": str(tmp_path / "out")}
+    of_64("stdit3", "again", **(flow | own_vae))
+    once_more = publish(Path(begin["again"]), tmp_path / "next", films=2, drawn=4)
+    assert once_more["decoder"] == results["decoder"] is not None, "the decoder's training is told on"
+    assert once_more["minutes"].keys() == results["minutes"].keys()
     assert stages(Path(begin["again"]))[:2] == stages(Path(begin["run"])), "a published folder tells its trainings"
     assert stages(Path(begin["again"]))[2].optimizer == "muon"
     assert "--vae_loss.decoder_only true --data.clips 2 --training.steps 2" in card

@@ -11,6 +11,7 @@ from minivdm.training.checkpoint import load_newest
 from minivdm.viz.plots import read_rows
 
 EVALUATION = "evaluation.json"  # beside published weights
+FOLDERS = ("flow.init", "flow.text", "flow.vae", "flow.cache")  # where a machine keeps things is no setting
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _before(init: Path) -> list[Stage]:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    return {name: value for name, value in differences(config).items() if name not in ("flow.init", "flow.vae")}
+    return {name: value for name, value in differences(config).items() if name not in FOLDERS}
 
 
 def as_json(made: list[Stage]) -> list[dict[str, Any]]:

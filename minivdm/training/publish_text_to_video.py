@@ -47,7 +47,7 @@ def publish(
     """
     folder, _ = trained_weights(run)
     config = load_config(folder / "config.yaml")
-    made = stages(run)  # before `out` is written, which may be where it began
+    made, told = stages(run), _told_of(config.flow.vae)  # before `out` is written, which may be where it began
     shipped = [part for part in ("text", "vae") if getattr(config.flow, part) == "toy"]
     pipeline = TextToVideoPipeline.from_pretrained(run)
     if vae is not None:
@@ -65,8 +65,10 @@ def publish(
     videos = draw(pipeline, prompts, seed=0)
     results = {
         "stages": as_json(made),
-        "decoder": None if vae is None else _more_of_the_decoder(vae),
-        "minutes": {"denoiser": round(sum(stage.minutes for stage in made), 1)} | _minutes_of_the_vae(config, vae),
+        "decoder": told.get("decoder") if vae is None else _more_of_the_decoder(vae),
+        "minutes": told.get("minutes", {})
+        | {"denoiser": round(sum(stage.minutes for stage in made), 1)}
+        | _minutes_of_the_vae(config, vae),
         "parameters": {part: _count(getattr(pipeline, part)) for part in ("denoiser", "text", "vae")},
         "sampler": f"{pipeline.settings.steps} Euler steps, guidance {pipeline.settings.guidance:g}",
         "drawn": graded(videos[:films], prompts[:films], scenes[:films]),
@@ -88,11 +90,18 @@ def _same_latents(old: VideoAutoencoder, new: VideoAutoencoder, source: Path) ->
     """`new`, if its encoders are those of `old`."""
     weights = new.state_dict()
     for name, weight in old.state_dict().items():
-        if "decoder." not in name and "post_quant_conv." not in name and not torch.equal(weight, weights[name]):
+        decodes = any(part in name for part in ("decoder.", "post_quant_conv.", "shortcut_out."))
+        if not decodes and not torch.equal(weight, weights[name]):
             raise UserError(
                 f"{source} makes other latents than the denoiser knows: {name} differs; train it decoder_only"
             )
     return new
+
+
+def _told_of(vae: str) -> dict[str, Any]:
+    """What was measured when this VAE was published, as part of another text-to-video model; {} if it was not."""
+    file = Path(vae).parent / EVALUATION
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _more_of_the_decoder(run: Path) -> dict[str, int]:
