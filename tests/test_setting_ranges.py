@@ -14,9 +14,9 @@ from minivdm.settings import MAX_FPS, RANGES
 # Any value of the right type will do: switches, and names of things that are looked for only when they are needed.
 ANYTHING_GOES = set(
     "preset data.folder data.flip unet3d.use_sparse_linear_attn unet3d.gradient_checkpointing unet3d.captions "
-    "vae2d.from_pretrained vae2d.cache_dir vae2d.sample vae_loss.vae2d vae_loss.init vae_loss.decoder_only "
-    "stdit3.qk_norm stdit3.pred_sigma stdit3.double_modulate stdit3.first_size_only flow.text flow.vae flow.init "
-    "flow.shift flow.gradient_checkpointing flow.cache".split()
+    "vae2d.from_pretrained vae2d.cache_dir vae2d.sample temporal_vae.shortcut vae_loss.vae2d vae_loss.init "
+    "vae_loss.decoder_only stdit3.qk_norm stdit3.pred_sigma stdit3.double_modulate stdit3.first_size_only flow.text "
+    "flow.vae flow.init flow.shift flow.gradient_checkpointing flow.cache".split()
 )
 COUNT, SIZE, POSITIVE = (0, -1), (0, -1), (0.0, math.nan)
 NOT_NEGATIVE, SHARE, FINITE = (-0.1, math.inf), (1.5, math.nan), (math.nan, -math.inf)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from minivdm.data.captions import (
+    ANY_SHAPE,
     MEANING,
     THEN,
     THEN_3,
@@ -158,8 +159,16 @@ def test_answers_of_a_caption_by_hand():
         ("blue", "ring", "left", "low", "small", "second"),
     ))  # fmt: skip
     part[2] = part[4] = UNSAID
-    nobody = [NOBODY] * 6
-    assert answers.tolist() == [nobody, whole, whole, whole, nobody, whole, nobody, nobody, part, part, part]
+
+    def asked(row, own=None):
+        return [k for k, question in enumerate(QUESTIONS) if question in ("column", "row", "when", own)], row
+
+    expected = [
+        None, asked(whole), asked(whole, "size"), asked(whole, "shape"), None, asked(whole, "colour"), None, None,
+        asked(part), asked(part, "shape"), asked(part),
+    ]  # fmt: skip
+    rows = [[NOBODY if each is None or k not in each[0] else each[1][k] for k in range(6)] for each in expected]
+    assert answers.tolist() == rows
     assert list(QUESTIONS) == [*ATTRIBUTES, "when"] and answers.dtype == torch.int64
 
 
@@ -172,10 +181,14 @@ def test_every_word_with_a_meaning_is_asked_for_it(seed):
         tokens = TOKENIZER.tokenize(item["caption"])
         assert item["caption"] == items.dataset.caption(index, 2) and item["answers"].shape == (len(tokens), 6)
         for token, answers in zip(tokens, item["answers"].tolist(), strict=True):
-            if token in MEANING:
-                attribute, name = MEANING[token]
-                assert answers[list(QUESTIONS).index(attribute)] == 1 + ATTRIBUTES[attribute].index(name)
-            assert (answers[0] == NOBODY) == (answers == [NOBODY] * 6) and (token[0].isalnum() or answers[0] == NOBODY)
+            said = dict(zip(QUESTIONS, answers, strict=True))
+            attribute, name = MEANING.get(token, (None, None))
+            if attribute:
+                assert said[attribute] == 1 + ATTRIBUTES[attribute].index(name)
+            others = {said[question] for question in ("colour", "shape", "size") if question != attribute}
+            assert others <= {NOBODY} or (token in ANY_SHAPE and said["shape"] == UNSAID)
+            assert (said["row"] == NOBODY) == (answers == [NOBODY] * 6)
+            assert token[0].isalnum() or said["row"] == NOBODY
         asked = {row[-1] for row in item["answers"].tolist()} - {NOBODY}
         steps = burst_steps(scene)
         assert asked == ({1 + WHEN.index("at once")} if scene.order == "together" else {2 + step for step in steps})

@@ -7,7 +7,8 @@
 *Span corruption*, T5's own (Raffel et al. 2020), hides some words and asks for them: it teaches which words stand
 where, and so makes all colours alike, since any of them could have stood there. *Listing*, text to text as well, asks
 for the meaning of the whole: who is where, with which colour, shape and size, and in which order. *Reading* asks every
-word the same about the shell that it speaks of: whose it is, which is what a picture model will want to know of it.
+word for what it says itself, and where and when the shell is that it says it of: "red" has to know that it is the red
+of the one high on the left. That is what a picture model needs to look words up by place.
 """
 
 import itertools
@@ -17,16 +18,17 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from minivdm.data.captions import VOCABULARY, parse_caption
+from minivdm.data.captions import ANY_SHAPE, MEANING, VOCABULARY, parse_caption
 from minivdm.data.scenes import ATTRIBUTES, COLUMNS, ONE_AFTER_ANOTHER, ROWS, Scene
 
 SPECIAL = ("<pad>", "</s>", "<unk>")  # their numbers are 0, 1, 2, as in every T5
 SENTINELS = tuple(f"<extra_id_{number}>" for number in range(8))
 ORDINALS = ("first", "second", "third")
 WHEN = ("at once", *ORDINALS)  # in a clip whose shells burst together, and in one where they do not
-QUESTIONS = ATTRIBUTES | {"when": WHEN}  # what a word is asked about its shell, and the answers there are
+QUESTIONS = ATTRIBUTES | {"when": WHEN}  # what a word may be asked about its shell, and the answers there are
+OF_ALL = ("column", "row", "when")  # asked of every word of a shell; the others only of words that say it themselves
 UNSAID = 0  # answer number k + 1 is the k-th name, this one that the caption does not say it
-NOBODY = -100  # instead of an answer, for words that speak of no shell; `cross_entropy` leaves it out
+NOBODY = -100  # instead of an answer, where a word is not asked; `cross_entropy` leaves it out
 MAX_TOKENS = 64  # the longest caption of three shells has 50
 SPAN = 2  # mean number of words hidden in a row
 HIDDEN = 0.25  # share of the words hidden; T5's 0.15 would leave most short captions whole
@@ -74,7 +76,8 @@ def burst_steps(scene: Scene) -> list[int]:
 def answers_for(tokens: list[str], owners: list[int | None], said: Scene) -> Tensor:
     """What each token (L,) should answer to QUESTIONS: (L, 6) long, from the shell that its word belongs to.
 
-    owners: one per word, as `caption_with_owners` counts them; said: the shells as far as the caption tells.
+    owners: one per word, as `caption_with_owners` counts them; said: the shells as far as the caption tells. Where a
+    token is not asked there is NOBODY: for what other words say, and for words that speak of no shell.
     """
     steps = burst_steps(said)
     whens = [step + 1 if max(steps) else 0 for step in steps]
@@ -82,9 +85,16 @@ def answers_for(tokens: list[str], owners: list[int | None], said: Scene) -> Ten
         [_answer(names, getattr(shell, question)) for question, names in ATTRIBUTES.items()] + [when + 1]
         for shell, when in zip(said.shells, whens, strict=True)
     ]
-    nobody, left = [NOBODY] * len(QUESTIONS), iter(owners)
-    owned = (next(left) if token[0].isalnum() else None for token in tokens)
-    return torch.tensor([nobody if owner is None else rows[owner] for owner in owned])
+    left = iter(owners)
+    owned = ((token, next(left) if token[0].isalnum() else None) for token in tokens)
+    return torch.tensor([_asked(token, [] if owner is None else rows[owner]) for token, owner in owned])
+
+
+def _asked(token: str, row: list[int]) -> list[int]:
+    """The answers `row` of a shell, as far as one of its words is asked for them; [] when it has no shell."""
+    says = "shape" if token in ANY_SHAPE else MEANING.get(token, ("",))[0]
+    asked = [question in OF_ALL or question == says for question in QUESTIONS]
+    return [answer if wanted else NOBODY for answer, wanted in zip(row or [NOBODY] * len(asked), asked, strict=True)]
 
 
 def _answer(names: tuple[str, ...], name: str | None) -> int:

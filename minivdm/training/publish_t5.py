@@ -31,17 +31,19 @@ words, stored as transformers stores any T5, in half precision:
 ## Recipe
 {steps:,} steps of {batch} captions out of {clips:,} scenes of the training split, with a new wording in each epoch;
 {precision}, learning rate {rate}. {machine} Objective: *reading*. A linear layer, which is not shipped, asks every
-word for the colour, shape, size, place and order of the shell that it speaks of. That is supervised: the grammar that
-writes the captions knows whose word each one is. Trained on span corruption alone, a T5 makes colours exchangeable;
-asked for a list of all shells at once, text to text, it learnt which words occur but not whose they are (see
-`text/toy_t5.py` for all three, and `--toy_t5.objective`). To make it again:
+word of a shell where that shell is and when it bursts, and a colour, shape or size word also for what it says itself.
+That is supervised: the grammar that writes the captions knows whose word each one is. Trained on span corruption alone,
+a T5 makes colours exchangeable; asked for a list of all shells at once, text to text, it learnt which words occur but
+not whose they are (see `text/toy_t5.py` for all three, and `--toy_t5.objective`). Asked of *every* word for all
+attributes of its shell, it left no word to stand for itself, and a denoiser learnt shapes and colours more slowly
+behind it. To make it again:
 
     minivdm train toy_t5 --preset toy --run runs/toy_t5
     python -m minivdm.training.publish_t5 runs/toy_t5 checkpoints/toy/t5
 
 ## Measured quality
-On captions of the test split, half of which speak of combinations that training never showed: the share of words
-whose answer is right.
+On captions of the test split, half of which speak of combinations that training never showed: of the words that are
+asked, the share whose answer is right.
 
 | {names} |
 |{rules}|

@@ -61,7 +61,7 @@ def t5_config(sizes: ToyT5Config, tokenizer: PreTrainedTokenizerFast) -> T5Confi
 class Captions(Dataset):
     """The captions of a data set without its pictures, another wording in each epoch: {"caption": str}.
 
-    With `tokenizer` there is also "answers" (L, 6): what each token should answer about its shell. Only rendered
+    With `tokenizer` there is also "answers" (L, 6): what each token is asked, see `answers_for`. Only rendered
     fireworks know that.
     """
 
@@ -118,11 +118,12 @@ class Reader(nn.Module):
         return self.heads(vectors).split(self.choices, dim=-1)
 
     def forward(self, inputs: Tensor, answers: Tensor) -> Tensor:
-        """Sum over the questions of the cross-entropy per word; answers (B, L, 6)."""
-        return sum(
-            F.cross_entropy(rearrange(logits, "b l k -> (b l) k"), answers[..., question].flatten())
-            for question, logits in enumerate(self.read(inputs))
-        )
+        """Sum over the questions of the cross-entropy per word that is asked; answers (B, L, 6)."""
+        total = 0.0
+        for logits, right in zip(self.read(inputs), answers.unbind(-1), strict=True):
+            wrong = F.cross_entropy(rearrange(logits, "b l k -> (b l) k"), right.flatten(), reduction="sum")
+            total = total + wrong / (right != NOBODY).sum().clamp(min=1)
+        return total
 
 
 class ToyT5Task:
@@ -196,7 +197,7 @@ def lists_written(model: Listener, tokenizer: PreTrainedTokenizerFast, texts: Se
 
 @torch.no_grad()
 def words_read(model: Reader, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[str]:
-    """What a Reader answers for each word of each caption, a line per word."""
+    """What a Reader answers for each word of each caption, a line per word, asked or not."""
     readings = []
     for text in texts:
         tokens = tokenizer(text, return_tensors="pt")["input_ids"].to(model.t5.device)
@@ -222,10 +223,10 @@ def share_read(model: Reader, tokenizer: PreTrainedTokenizerFast, clips: int = 5
         item = items[index]
         tokens = tokenizer(item["caption"], return_tensors="pt")["input_ids"]
         said = torch.stack([logits[0, :-1].argmax(-1) for logits in model.read(tokens)], dim=1)
-        owned = item["answers"][:, 0] != NOBODY
-        right.append((said == item["answers"])[owned].float())
-        whole.append(bool(right[-1].all()))
-    shares = torch.cat(right).mean(0).tolist()
+        asked = item["answers"] != NOBODY
+        right.append(torch.where(asked, (said == item["answers"]).float(), torch.nan))
+        whole.append(bool(right[-1][asked].all()))
+    shares = torch.cat(right).nanmean(0).tolist()
     return dict(zip(QUESTIONS, shares, strict=True)) | {"whole captions": sum(whole) / clips}
 
 
