@@ -46,7 +46,7 @@ Every setting of the last training is in `config.yaml`, its log in `metrics.json
 By `minivdm.data.judge`, on films drawn from {films} captions of the test split, half of which ask for combinations
 that training never showed ({sampler}). *Joint*: number of shells, all that was said of each, and their order are
 right. *Binding*: all the right colours, shapes, sizes and places, on the wrong shells. *VAE*: joint on rendered clips
-that only went through the VAEs, which is the most that this model could reach. Colour to place: shares of shells.
+that only went through the VAEs, which is about the most that this model could reach. Colour to place: shares of shells.
 
 | films | number | joint | seen | unseen | binding | order | colour | shape | size | place | VAE | guessing |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
