@@ -85,16 +85,16 @@ def answers_for(tokens: list[str], owners: list[int | None], said: Scene) -> Ten
         [_answer(names, getattr(shell, question)) for question, names in ATTRIBUTES.items()] + [when + 1]
         for shell, when in zip(said.shells, whens, strict=True)
     ]
-    left = iter(owners)
+    nobody, left = [NOBODY] * len(QUESTIONS), iter(owners)
     owned = ((token, next(left) if token[0].isalnum() else None) for token in tokens)
-    return torch.tensor([_asked(token, [] if owner is None else rows[owner]) for token, owner in owned])
+    return torch.tensor([nobody if owner is None else _asked(token, rows[owner]) for token, owner in owned])
 
 
 def _asked(token: str, row: list[int]) -> list[int]:
-    """The answers `row` of a shell, as far as one of its words is asked for them; [] when it has no shell."""
+    """The answers `row` of a shell, as far as this one of its words is asked for them."""
     says = "shape" if token in ANY_SHAPE else MEANING.get(token, ("",))[0]
-    asked = [question in OF_ALL or question == says for question in QUESTIONS]
-    return [answer if wanted else NOBODY for answer, wanted in zip(row or [NOBODY] * len(asked), asked, strict=True)]
+    answers = zip(QUESTIONS, row, strict=True)
+    return [answer if question in OF_ALL or question == says else NOBODY for question, answer in answers]
 
 
 def _answer(names: tuple[str, ...], name: str | None) -> int:

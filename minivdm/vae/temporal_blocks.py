@@ -28,7 +28,7 @@ class TemporalVAEConfig:
     num_groups: groups of every normalisation; must divide every width.
     norm: "frame" takes statistics of each frame alone, "group" of the whole clip.
     shortcut: a linear map past the encoder and one past the decoder, so that these have only to learn what a linear map
-        cannot do (Chen et al. 2024, DC-AE). A small VAE needs it: its norms forget how bright a frame was.
+        cannot do (Chen et al. 2024, DC-AE). A small VAE without it stays below what a matrix can do.
     """
 
     in_out_channels: int = 4
