@@ -47,6 +47,8 @@ $(BROWSER_READY): $(READY)
 browser: $(BROWSER_READY)
 	$(BIN)/python -m pytest -rs tests/test_browser.py
 
+# As minivdm/__init__.py does, for cells that import PyTorch before it.
+lab: export GOMP_SPINCOUNT = 1000
 lab: $(READY)
 	@echo "JupyterLab opens on this machine only. Start with notebooks/01_ddpm_math.ipynb; stop with Ctrl-C twice."
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_ddpm_math.ipynb $(LAB_OPTIONS)

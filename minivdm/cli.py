@@ -1,10 +1,12 @@
 """The command line: `minivdm COMMAND …`. Heavy imports wait until a command needs them, so that help is instant."""
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minivdm.errors import UserError
 
@@ -147,7 +149,7 @@ def sample(argv: list[str]) -> None:
     parser.add_argument("--method", choices=["ddpm", "ddim", "dpmpp", "euler", "midpoint"])
     parser.add_argument("--steps", type=int, help="network calls per film")
     parser.add_argument("--guidance", type=float, help="1: as trained; more: closer to the prompt, less varied")
-    parser.add_argument("--eta", type=float, help="0: deterministic DDIM, 1: as noisy as DDPM")
+    parser.add_argument("--eta", type=float, help="noise on the way: 0 none (DDIM), 1 all (DDPM)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=int, default=4, help="each pixel is drawn this many times larger")
     stdit3 = parser.add_argument_group("text-to-video models (STDiT3) only")
@@ -246,6 +248,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a sign gets another one, and no traceback
             stream.reconfigure(errors="replace")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"minivdm: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt as error:
+        print(f"minivdm: {error or 'interrupted'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:  # a full disk, a folder that may not be written
+        if isinstance(error, BrokenPipeError) and hasattr(select, "poll") and _nobody_reads(sys.stdout):
+            return 0
+        print(f"minivdm: {error.filename or 'file error'}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: minivdm COMMAND …\n\nLearn video diffusion by building it.\n")
         for name, function in COMMANDS.items():
@@ -257,20 +277,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    command = COMMANDS.get(arguments[0])
-    try:
-        if command is None:
-            raise UserError(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}")
-        return command(arguments[1:]) or 0
-    except UserError as error:
-        print(f"minivdm: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt as error:
-        print(f"minivdm: {error or 'interrupted'}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"minivdm: {error.filename or 'file error'}: {error.strerror or error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    if arguments[0] not in COMMANDS:
+        raise UserError(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}")
+    return COMMANDS[arguments[0]](arguments[1:]) or 0
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether the reader, `head` for one, has seen enough and gone. Then the rest is not written, at exit neither."""
+    watch = select.poll()  # which Windows lacks, where a reader that goes is another error
+    watch.register(stream, select.POLLOUT)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 class _Parser(argparse.ArgumentParser):

@@ -27,6 +27,7 @@ class DataConfig:
     folder: str | None  # your own GIFs, MP4s or WebPs; None renders fireworks in memory
     clips: int  # how many fireworks are rendered when there is no folder
     level: Literal["single", "scene"]
+    open_places: float  # share of full captions of lone shells that leave the place open
     size: int  # height and width in pixels
     frames: int
     fit: Literal["cut", "stride", "loop", "repeat"]  # what to do with clips of another length
@@ -209,7 +210,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "a share from 0 to 1",
         lambda value: 0 <= value <= 1,
         "vae_loss.images training.decay_from training.ema_decay training.null_cond_prob training.prob_focus_present "
-        "sampling.eta " + " ".join(f"flow.{kind}" for kind in GIVEN),
+        "data.open_places sampling.eta " + " ".join(f"flow.{kind}" for kind in GIVEN),
     ),
     ("a finite number", math.isfinite, "vae2d.shift_factor diffusion.shift_factor flow.location"),
     (f"frames per second above 0, at most {MAX_FPS}", lambda value: 0 < value <= MAX_FPS, "data.fps"),

@@ -708,11 +708,11 @@ show(
 # needs a running kernel, the pictures do not.)
 
 
-# %% tags=["nbval-ignore-output"] alt="arrows from all sides that end at the stars of the willow"
-def field(step: int) -> Image:
+# %% tags=["nbval-ignore-output"]
+def field(step: int) -> HTML:
     figure, ax = viz.figure(width=3, height=3.1)
     draw_field(ax, step)
-    return as_png(figure)
+    return viz.picture(as_png(figure).data, f"arrows from all sides towards the willow, at t = {step}")
 
 
 with_slider(field, [5, 20, 40, 80, 150, 250, 400, 600, 900], 80, "t")
@@ -1255,7 +1255,7 @@ def examine() -> None:
 
 
 # %%
-def progress() -> Image:
+def progress() -> HTML:
     figure, (left, right) = viz.figure(1, 2, width=8.5, height=3.2)
     left.plot(
         range(0, len(paid), 3), paid[::3], ".", color="#BBBBBB", markersize=2, label="every third batch"
@@ -1266,10 +1266,11 @@ def progress() -> Image:
     left.legend(loc="upper right", fontsize=8)
     right.imshow(rearrange(drawn[len(paid)] / 2 + 0.5, "c 1 h w -> h w c"))
     right.set(title=f"drawn after {len(paid)} steps", xticks=[], yticks=[])
-    return as_png(figure)
+    said = f"after {len(paid)} steps: left, the loss falls to its floor; right, what the network draws"
+    return viz.picture(as_png(figure).data, said)
 
 
-# %% tags=["nbval-ignore-output"] alt="left: the loss falls to its floor; right: a willow, drawn by the trained network"
+# %% tags=["nbval-ignore-output"]
 examine()
 live, thrown = display(progress(), display_id=True), dice(39)
 for step in range(1, training_steps + 1):

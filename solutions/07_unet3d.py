@@ -63,7 +63,7 @@ from minivdm.training.trainer import Trainer
 # %% [markdown]
 # The same film as ever, a large gold willow high on the left, now as nine frames: every second one of the seventeen.
 #
-# One thing is new. Most of a film is night: the pixels of this world have a mean of about −0.92 and a standard deviation of about 0.17.
+# One thing is new. Most of a film is night: the pixels of this world have a mean of about −0.92 and a standard deviation of about 0.18.
 # Noise of size 1 would drown that at once. So from here on clips are first brought to mean 0 and size 1, like any measurement, and brought back
 # for the eye. The preset holds the two numbers. (They are the `scale_factor` and the `shift_factor` of latent diffusion, lesson 03.)
 

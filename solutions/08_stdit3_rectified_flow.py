@@ -1436,7 +1436,7 @@ print(f"{sum(weight.numel() for weight in transformer.parameters()) / 1e6:.2f} m
 # %% [markdown]
 # **About a minute and a half** of training: 320 steps of 16 films.
 
-# %% tags=["nbval-ignore-output"] alt="a loss that falls steadily from 1.3 to 0.5 in 320 steps"
+# %% tags=["nbval-ignore-output"] alt="a loss that falls steadily from 1.3 to 0.4 in 320 steps"
 began = time.perf_counter()
 log = learn(transformer, latents, say(scenes), lambda t: shift_timestep(t, UNIT * SIZE, UNIT * SIZE, 5), 320, 41, at_milestones)
 transformer.eval().requires_grad_(False)

@@ -148,6 +148,7 @@ MODELS: dict[str, Callable[[], float]] = {
     "t2v.two": lambda: joint("two"),
     "t2v.three": lambda: joint("three together", "three, one by one"),
     "t2v.binding": binding,
+    "t2v.short": lambda: 100 * results("text_to_video")["short"]["joint"],
     "unet3d.minutes": lambda: minutes("unet3d"),
     "unet3d.legal": lambda: 100 * results("unet3d")["prompted"]["legal"],
     "unet3d.joint": lambda: 100 * results("unet3d")["prompted"]["joint"],

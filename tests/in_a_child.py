@@ -16,15 +16,17 @@ except ImportError:  # Windows
 CPU_SECONDS, WAIT_SECONDS = 20, 240  # of work; in all, on a machine that does other things beside
 
 
-def run_limited(work: Callable[[], Any], memory: int) -> Any:
+def run_limited(work: Callable[[], Any], memory: int, first: Callable[[], Any] = lambda: None) -> Any:
     """What `work()` returns. Fails when it takes more than CPU_SECONDS, or `memory` bytes more than there were.
 
+    first: what is done in the child before memory is measured. Code and tables are in memory once they are used, and
+        how much of them a child finds there is chance.
     Where processes cannot fork it is run here, without limits.
     """
     if resource is None or "fork" not in multiprocessing.get_all_start_methods():
         return work()
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=_work, args=(work, theirs))
+    child = multiprocessing.get_context("fork").Process(target=_work, args=(first, work, theirs))
     child.start()
     theirs.close()
     deadline = time.monotonic() + WAIT_SECONDS
@@ -41,8 +43,9 @@ def run_limited(work: Callable[[], Any], memory: int) -> Any:
     return result
 
 
-def _work(work: Callable[[], Any], answer: Any) -> None:
+def _work(first: Callable[[], Any], work: Callable[[], Any], answer: Any) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    first()
     before, result, error = _peak(), None, None
     try:
         result = work()

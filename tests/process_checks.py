@@ -26,14 +26,24 @@ SETTINGS = {
 }
 UNET = {"data.size": 8, "unet3d.dim": 8, "unet3d.dim_mults": [1, 2], "unet3d.patch": 1, "unet3d.attn_dim_head": 8}
 UNET |= {"unet3d.init_kernel_size": 3, "diffusion.num_steps": 20}
-TASKS = {"unet3d": UNET, "stdit3": {"flow.image_head": 0.3, "training.optimizer": "muon"}}
-SHARDED = {"unet3d": "false", "stdit3": "true"}  # DDP, FSDP
+# Few pixels, since its last bias adds up what all of them say; and a small rate, since Adam enlarges what is rounding.
+VAE2D = {"data.size": 8, "vae2d.ch": 12, "vae2d.ch_mult": [1, 2], "vae_loss.frames_per_clip": 1}
+VAE2D |= {"training.learning_rate": 2e-5}
+TASKS = {
+    "unet3d": UNET,
+    "vae2d": VAE2D,
+    "temporal_vae": {"temporal_vae.filters": 8, "temporal_vae.num_groups": 4, "vae_loss.images": 0.0},
+    "toy_t5": {},
+    "stdit3": {"flow.image_head": 0.3, "training.optimizer": "muon"},
+}
+SHARDED = {"stdit3"}  # by FSDP; the others by DDP
 SIZES = {"even": (4, 4, 8), "uneven": (3, 5, 6), "a picture of one token": (1, 2, 1)}
 
 
 def trainer_of(task, parts, run, resume=False, **overrides):
     """A Trainer whose network has no silent layer."""
-    config = tiny_config(task, parts, **SETTINGS | TASKS[task] | overrides)
+    below = {"vae_loss.vae2d": f"{parts['flow.vae']}/vae2d"}
+    config = tiny_config(task, parts | below, **SETTINGS | TASKS[task] | overrides)
     made = make_task(config)
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
@@ -78,7 +88,7 @@ def everything(rank, folder, parts):
 
 
 def train(task, rank, folder, parts):
-    os.environ["ACCELERATE_USE_FSDP"] = SHARDED[task]
+    os.environ["ACCELERATE_USE_FSDP"] = str(task in SHARDED).lower()
     AcceleratorState._reset_state(reset_partial_state=True)
     # the second process has a folder of its own, in which nothing must appear
     trainer = trainer_of(task, parts, folder / f"{task}-two" if rank == 0 else folder / "nobody")

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from minivdm.course.book import _Exporter, lessons
-from minivdm.course.build import solved_edition, sources, with_words
+from minivdm.course.build import STILL, WIDGET, solved_edition, sources, with_words
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
 
@@ -82,3 +82,11 @@ def test_a_picture_without_words_is_refused_by_the_name_of_its_cell():
 def test_the_words_in_a_cells_line_stay_in_both_editions():
     said = [cell.metadata.alt for cell in solved_edition(sources(repo_root())[6]).cells if cell.metadata.get("alt")]
     assert len(said) == 15 and len(set(said)) == 15
+
+
+def test_a_slider_is_a_sentence_where_no_kernel_runs():
+    notebook = drawn({WIDGET: {"model_id": "1"}, "text/plain": "SelectionSlider(options=(0, 2…"})
+    (output,) = with_words(notebook).cells[0].outputs
+    assert output.data["text/plain"] == STILL and WIDGET in output.data
+    bar = with_words(drawn({WIDGET: {"model_id": "1"}, "text/plain": "training:   0%|"})).cells[0].outputs[0]
+    assert bar.data["text/plain"] == "training:   0%|"

@@ -9,6 +9,7 @@ import torch
 from minivdm.course import book, check
 from minivdm.course.atlas import flow_stages, ideal_stages, page, unet_stages, vae_stages
 from minivdm.course.atlas.__main__ import main
+from minivdm.course.atlas.choices import CHOICES
 from minivdm.course.atlas.entries import ENTRIES, PAGE, where_to_look
 from minivdm.course.exercise import get
 from minivdm.data.io import read_video
@@ -20,6 +21,7 @@ from minivdm.vae import temporal_blocks
 FOLDER = (repo_root() / PAGE).parent
 TEXT = (repo_root() / PAGE).read_text(encoding="utf-8")
 NAMES = [entry.name for entry in ENTRIES]
+ALL = (*ENTRIES, *CHOICES)
 
 
 def entry_of(name):
@@ -45,13 +47,26 @@ def test_an_entry_is_a_listed_mistake_with_a_stage_and_a_picture(entry):
     assert mean < 1 if entry.unseen else mean > 1 and worst > 90
 
 
+@pytest.mark.parametrize("choice", CHOICES, ids=[choice.name for choice in CHOICES])
+def test_a_choice_differs_in_one_thing_that_was_asked_and_shows(choice):
+    asked = [choice.left, choice.right]
+    assert asked[0].keys() == asked[1].keys() and sum(asked[0][name] != asked[1][name] for name in asked[0]) == 1
+    for call in choice.calls():
+        assert f"`{call}`" in TEXT
+        assert eval(call, {"pipe": lambda prompts, **options: {"prompts": prompts} | options}) in asked
+    mean, worst = page.apart(read_video(FOLDER / f"{choice.name}.webp").frames)
+    assert mean > 1 and worst > 90
+
+
 def test_names_and_headings_are_unique_and_pictures_are_small():
-    assert len(set(NAMES)) == len({entry.anchor for entry in ENTRIES}) == len(ENTRIES)
+    names = [entry.name for entry in ALL]
+    assert len(set(names)) == len({entry.anchor for entry in ALL}) == len(ALL)
     pairs = [pair for entry in ENTRIES for pair in ((entry.exercise, entry.mistake), *entry.also)]
     assert len(set(pairs)) == len(pairs)
     pictures = sorted(path.name for path in FOLDER.iterdir() if path.name != "README.md")
-    assert pictures == sorted(f"{name}.webp" for name in NAMES)
-    assert sum((FOLDER / name).stat().st_size for name in pictures) < 1_500_000
+    assert pictures == sorted(f"{name}.webp" for name in names)
+    sizes = [sum((FOLDER / f"{each.name}.webp").stat().st_size for each in some) for some in (ENTRIES, CHOICES)]
+    assert sizes[0] < 1_500_000 and sizes[1] < 200_000
 
 
 def test_the_page_is_what_its_entries_and_pictures_say_and_its_links_lead_somewhere():
@@ -62,7 +77,7 @@ def test_the_page_is_what_its_entries_and_pictures_say_and_its_links_lead_somewh
         if line.startswith("#")
     }
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert len(links) == 2 * len(ENTRIES)
+    assert len(links) == 2 * len(ENTRIES) + len(CHOICES)
     for link in links:
         assert link[1:] in headings if link.startswith("#") else (FOLDER / link).exists(), link
     for entry in ENTRIES:
@@ -95,7 +110,9 @@ def close(one, other, atol=1e-4):
 )
 def test_autoencoder_stages_decode_as_the_package_does(stage):
     entry = next(entry for entry in ENTRIES if get(entry.exercise).name == stage)
-    close(page.right_film(page.stage_of(entry), entry.exercise), vae_stages.decoded(vae_stages.latents()))
+    which = 1 if stage == "stream_conv3d" else 0  # of the two clips
+    film = vae_stages.decoded(vae_stages.latents()[which:])
+    close(page.right_film(page.stage_of(entry), entry.exercise), film)
 
 
 def test_drawn_latents_show_the_clip():
@@ -105,7 +122,8 @@ def test_drawn_latents_show_the_clip():
 
 def test_flow_stages_draw_the_film_that_the_pipeline_draws(monkeypatch):
     monkeypatch.setattr(flow_stages, "STEPS", 2)
-    film = flow_stages.pipeline()(flow_stages.PROMPT, steps=2, guidance=flow_stages.SCALE, seed=flow_stages.SEED)
+    how = {"steps": 2, "guidance": flow_stages.SCALE, "seed": flow_stages.SEED, "eta": 0.0}
+    film = flow_stages.pipeline()(flow_stages.PROMPT, **how)
     for exercise in ("09.generate", "08.euler_sample", "09.masked_cross_attention", "08.unpatchify"):
         close(getattr(flow_stages, get(exercise).name)(get(exercise).reference), film, atol=1e-3)
 
@@ -168,7 +186,8 @@ def test_mistakes_of_the_user_are_said_in_a_line(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("no symptom 'snowstorm': there are snow, ") and said.count("\n") == 1
     assert main(["stutter", "--out", str(tmp_path)]) == 2  # the others are missing, so there can be no page
-    assert "lacks snow.webp, and 24 more" in capsys.readouterr().err and not (tmp_path / "README.md").exists()
+    assert f"lacks snow.webp, and {len(ALL) - 2} more" in capsys.readouterr().err
+    assert not (tmp_path / "README.md").exists()
     (tmp_path / "file").write_text("in the way")
     assert main(["stutter", "--out", str(tmp_path / "file")]) == 2
     assert "file" in capsys.readouterr().err
@@ -180,7 +199,7 @@ def test_the_book_has_the_atlas_with_its_pictures_and_headings():
     lesson = book.atlas(repo_root() / PAGE)
     html = book.body(lesson, lambda target: f"page-of-{target}")
     assert lesson.page == "symptoms.html" and lesson.title == "Your video looks like this? Look here."
-    assert html.count("data:image/webp;base64,") == len(ENTRIES)
+    assert html.count("data:image/webp;base64,") == len(ALL)
     links = re.findall(r'href="#([^"]+)">[^#]', html)
-    assert len(links) == len(ENTRIES) and all(f'id="{link}"' in html for link in links)
+    assert len(links) == len(ALL) and all(f'id="{link}"' in html for link in links)
     assert "page-of-../../notebooks/09_text_to_video.ipynb" in html

@@ -1,9 +1,11 @@
 """From one source to two notebooks: stubs, tags, outputs that stay, and errors that name the place."""
 
 import json
+import sys
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from minivdm.course import build as builder
 from minivdm.course.build import build, chosen, differences, learner_edition, main, solved_edition
@@ -172,3 +174,42 @@ def test_executing_keeps_outputs_and_leaves_the_workbook_alone(root, monkeypatch
     assert not (root / "mine").exists()
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells) and "papermill" not in notebook.metadata
     assert not list(root.glob("**/*.unfinished"))
+
+
+def test_badges_and_the_cell_for_colab_come_with_an_address(root, capsys):
+    [source] = builder.sources(root)
+    plain = builder.handed_out(source)
+    (root / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/some-one/mini.vdm"\n')
+    published = builder.handed_out(source)
+    badges, cell = published.cells[1:3]
+    assert [c.source for c in published.cells if c not in (badges, cell)] == [c.source for c in plain.cells]
+    for address in (
+        "https://colab.research.google.com/github/some-one/mini.vdm/blob/HEAD/notebooks/01_lesson.ipynb",
+        "https://mybinder.org/v2/gh/some-one/mini.vdm/HEAD?labpath=notebooks/01_lesson.ipynb",
+    ):
+        assert f"]({address})" in badges.source
+    assert len(cell.source.splitlines()) <= 20
+    shell = InteractiveShell()
+    before = list(sys.path)
+    shell.run_cell(cell.source).raise_error()  # not on Colab: nothing is fetched, nothing is said
+    assert sys.path == before and capsys.readouterr().out == ""
+
+    fetched = []
+    shell.system, shell.run_line_magic = fetched.append, lambda *magic, **_: fetched.append(" ".join(magic[:2]))
+    sys.modules["google.colab"] = sys
+    try:
+        shell.run_cell(cell.source).raise_error()
+        assert "https://github.com/some-one/mini.vdm" in fetched[1] and fetched[2:] == [
+            "pip install -q ./mini.vdm",
+            "cd -q mini.vdm/notebooks",
+        ]
+        assert sys.path[0] == "/content/mini.vdm"
+    finally:
+        del sys.modules["google.colab"]
+        sys.path[:] = before
+
+
+def test_an_address_that_is_not_on_github_is_told(root):
+    (root / "pyproject.toml").write_text('[project.urls]\nRepository = "https://example.org/x"\n')
+    with pytest.raises(UserError, match="Repository in pyproject.toml is https://example.org/x; expected https://git"):
+        builder.handed_out(builder.sources(root)[0])

@@ -61,6 +61,20 @@ def test_some_captions_of_a_lone_shell_leave_things_out_and_captions_of_several_
     assert 0.05 < counts.count(2) / 1000 < 0.15
 
 
+def test_places_may_be_left_open_more_often():
+    generator = seeded()
+    lone = sample_scenes(2000, "single", generator=generator)
+    said_of = [said(parse_caption(caption(scene, generator, open_places=0.4)).shells[0]) for scene in lone]
+    without_place = [each for each in said_of if not each.keys() & {"column", "row"}]
+    assert len(without_place) / 2000 == pytest.approx(0.7 * 0.4 + 0.15, abs=0.03)
+    assert sum("size" in each for each in without_place) / 2000 == pytest.approx(0.25 * 0.4 + 0.05, abs=0.02)
+    assert sum(len(each) == 5 for each in said_of) / 2000 == pytest.approx(0.7 * 0.6, abs=0.03)
+    several = [scene for scene in sample_scenes(60, "scene", generator=generator) if len(scene.shells) > 1]
+    for scene in several:
+        found = parse_caption(caption(scene, generator, open_places=1.0)).shells
+        assert all(len(said(shell)) == 5 for shell in found), "captions of several shells say everything"
+
+
 def test_the_same_generator_gives_the_same_words():
     scene = sample_scenes(1, "scene", generator=seeded(5))[0]
     assert caption(scene, seeded(1)) == caption(scene, seeded(1))

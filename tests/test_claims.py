@@ -95,7 +95,7 @@ def card_of(model: str, machine: str) -> str:
         return text_to_video_card.card(config, found, machine)
     if model == "unet3d":
         return publish._card(UnetPipeline.from_pretrained(TOY / model), steps, found, machine)
-    facts = {name: found[name] for name in ("parameters", "divergence", "latents")}
+    facts = {name: found[name] for name in ("parameters", "divergence", "silent", "latents")}
     kinds = {name: kind for name, kind in found.items() if name not in facts}
     return publish_vae._card(config, steps, kinds, facts, machine)
 

@@ -1,5 +1,6 @@
 """The command line as a person meets it: what it makes, and what it says when something is wrong."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -190,3 +191,23 @@ def test_help_is_quick_and_complete(capsys):
         check=True,
     ).stdout
     assert loaded.strip().endswith("False"), "help should not wait for torch"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe without a reader is another error there")
+@pytest.mark.parametrize("arguments", [["--help"], ["progress"]])
+def test_a_reader_that_has_seen_enough_is_no_mistake(arguments):
+    """As in `minivdm --help | head -1`, with a reader that goes before anything is written."""
+    command = [sys.executable, "-m", "minivdm.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
+
+
+@pytest.mark.parametrize(("own", "then"), [(None, "1000"), ("5", "5")])
+def test_threads_soon_wait_asleep_unless_somebody_said_otherwise(own, then):
+    """Said before PyTorch is there, which the package itself does not import."""
+    told = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    told |= {"GOMP_SPINCOUNT": own} if own else {}
+    code = "import os, sys, minivdm; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    seen = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)
+    assert seen.stdout.split() == [then, "False"]

@@ -73,6 +73,16 @@ def test_draws_repeat_with_their_generator_and_have_the_right_spread():
     assert a.mean().item() == pytest.approx(2, abs=0.05) and a.std().item() == pytest.approx(math.exp(-0.5), abs=0.05)
 
 
+def test_silent_channels_are_those_that_the_input_does_not_move():
+    told = torch.zeros(3, 2 * 5, 4, 6, 7)
+    told[:, 1] = torch.randn(3, 4, 6, 7, generator=torch.Generator().manual_seed(1))  # moves
+    told[:, 5 + 3] = -4  # drawn narrowly
+    told[:, 4] = 0.1  # moves by next to nothing
+    assert DiagonalGaussianDistribution(told).silent() == 3
+    assert DiagonalGaussianDistribution(torch.zeros(2, 6)).silent() == 3
+    assert DiagonalGaussianDistribution(told, deterministic=True).silent() == 0
+
+
 def test_a_point_has_no_spread_no_kl_and_no_nll():
     stacked = moments((3, 4, 5, 2))
     point = DiagonalGaussianDistribution(stacked, deterministic=True)

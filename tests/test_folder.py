@@ -102,8 +102,9 @@ def test_centre_is_kept_and_the_short_side_fits(tmp_path):
     write_video(tmp_path / "tall.npz", pixels.transpose(0, 2, 1, 3))
     for item in VideoFolder(tmp_path, 10, 2):
         assert (item["video"][1] == 1).all() and (item["video"][[0, 2]] == -1).all()
-    for item in VideoFolder(tmp_path, 5, 2):  # half as large: the same part
-        assert (item["video"][1] > 0.8).all() and (item["video"][[0, 2], :, 1:-1, 1:-1] == -1).all()
+    for item in VideoFolder(tmp_path, 5, 2):  # half as large: the same part; an eighth of its edge lies beyond the cut
+        assert (item["video"][1, :, 1:-1, 1:-1] == 1).all() and (item["video"][[0, 2], :, 1:-1, 1:-1] == -1).all()
+        assert item["video"][1].min() == pytest.approx(0.75, abs=0.005)
     assert VideoFolder(tmp_path, (4, 6), 2)[0]["video"].shape == (3, 2, 4, 6)
     assert VideoFolder(tmp_path, 64, 2)[0]["video"].shape == (3, 2, 64, 64)
 

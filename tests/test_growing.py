@@ -46,8 +46,10 @@ def test_a_2d_vae_of_squares_is_the_small_one_at_half_the_size():
     torch.testing.assert_close(large.decode(z), again, rtol=1e-12, atol=1e-12)
 
 
-def test_a_temporal_vae_of_more_channels_is_the_small_one():
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_a_temporal_vae_of_more_channels_is_the_small_one(shortcut):
     sizes = {"filters": 8, "num_res_blocks": 1, "channel_multipliers": (1, 1), "temporal_downsample": (True,)}
+    sizes["shortcut"] = shortcut
     small = awake(TemporalVAE(**sizes, num_groups=4, in_out_channels=3, latent_embed_dim=2, embed_dim=2))
     large = TemporalVAE(**sizes, num_groups=4, in_out_channels=5, latent_embed_dim=4, embed_dim=3).double().eval()
     load_or_grow(large, small.state_dict(), "small")
@@ -88,7 +90,7 @@ def test_equal_sizes_are_simply_loaded_and_others_are_refused():
         load_or_grow(AutoEncoder2D(**(sizes | {"ch": 16}), z_channels=3), small.state_dict(), "small")
 
 
-def test_the_tasks_of_a_preset_begin_as_the_shipped_models_of_half_the_size():
+def test_toy_64_has_the_sizes_that_the_shipped_models_of_half_the_size_grow_into():
     few = {"data.clips": 2, "training.batch_size": 2}
     begun = Vae2dTask(load_preset("toy_64", few, task="vae2d")).model.vae.eval()
     shipped, video = (

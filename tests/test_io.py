@@ -93,6 +93,11 @@ def test_mp4_keeps_number_and_order(tmp_path):
     assert np.abs(clip.frames.astype(int) - frames).mean() < 2
 
 
+def test_mp4_is_the_same_file_however_many_cores_there_are(tmp_path):
+    data = write_video(tmp_path / "a.mp4", some_frames(3, 256, 192), 8).read_bytes()
+    assert b" threads=1 " in data and b" sliced_threads=0 " in data  # x264 writes its settings into the stream
+
+
 def test_mp4_grows_odd_sizes_by_one(tmp_path):
     frames = grey_steps(5, 31, 47)
     clip = read_video(write_video(tmp_path / "a.mp4", frames, 8))

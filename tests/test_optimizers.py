@@ -91,6 +91,24 @@ def test_the_momentum_is_nesterovs():
     torch.testing.assert_close(before - weight.detach(), 0.2 * 6**0.5 * expected, rtol=1e-4, atol=1e-5)
 
 
+def test_in_bf16_the_directions_are_nearly_the_same_and_the_momentum_exactly():
+    torch.manual_seed(0)
+    model, other = Blocks(), Blocks()
+    other.load_state_dict(model.state_dict())
+    exact, coarse = Muon(model, lr=0.01), Muon(other, lr=0.01, bf16=True)
+    for step in range(3):
+        before = [block[0].weight.detach().clone() for block in other.blocks]
+        for net, optimizer in ((model, exact), (other, coarse)):
+            _gradients(net, step)
+            optimizer.step()
+        for block, same, start in zip(model.blocks, other.blocks, before, strict=True):
+            direction = (start - same[0].weight.detach()) / (0.2 * 0.01)
+            one, two = (opt.state[w]["exp_avg"] for opt, w in ((exact, block[0].weight), (coarse, same[0].weight)))
+            assert torch.equal(one, two)
+            assert same[0].weight.dtype == torch.float32 and 0.6 < direction.square().mean().sqrt() < 1.25
+            torch.testing.assert_close(same[0].weight, block[0].weight, rtol=0, atol=(step + 1) * 0.2 * 0.01 * 0.1)
+
+
 def test_its_state_survives_a_file_bit_for_bit(tmp_path):
     torch.manual_seed(1)
     model, other = Blocks(), Blocks()
@@ -106,6 +124,12 @@ def test_its_state_survives_a_file_bit_for_bit(tmp_path):
         optimizer.step()
     for weight, same in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(weight, same)
+
+
+def test_directions_are_computed_in_the_precision_of_the_training():
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        training = load_preset("toy", {"training.optimizer": "muon", "training.precision": precision}).training
+        assert make_optimizer(Blocks(), training).dtype == dtype
 
 
 def test_a_model_without_blocks_is_told():

@@ -79,7 +79,7 @@ SAMPLES = {f"sample{ending}" for ending in ("", "_discrete", "_transform", "_mas
 MASKED, MOVED = {"sample_mask", "sample_mask_transform"}, {"sample_transform", "sample_mask_transform"}
 # In the code -> the mistake, and where it shows.
 FLOW_MISTAKES = {
-    "the sign of version 2.0": ("_kept(open_now, z + v * dt, z)", "_kept(open_now, z - v * dt, z)", SAMPLES),
+    "the sign of version 2.0": ("moved = z + v * dt", "moved = z - v * dt", SAMPLES),
     "the target's sign": ("- (x0 - noise)) ** 2", "- (noise - x0)) ** 2", {"losses", "losses_masked"}),
     "time the other way": (
         "(1 - u) * x0 + u * noise",
@@ -99,7 +99,7 @@ FLOW_MISTAKES = {
     "noise before the first step": ("mask == 1", "mask > 1", MASKED),
     "frames never noised again": ("open_now & ~opened", "open_now & opened & ~opened", MASKED),
     "frames noised in every step": ("open_now & ~opened", "open_now", MASKED),
-    "given frames moved": ("z = _kept(open_now, z + v * dt, z)", "z = z + v * dt", MASKED),
+    "given frames moved": ("z = _kept(open_now, moved, z)", "z = moved", MASKED),
 }
 
 

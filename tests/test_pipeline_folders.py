@@ -71,7 +71,7 @@ def test_the_newest_checkpoint_of_a_run_and_a_checkpoint_alone(tmp_path):
     assert holds_text_to_video(run) and holds_text_to_video(checkpoint)
     pipe = TextToVideoPipeline.from_pretrained(run)
     assert all(torch.equal(pipe.denoiser.state_dict()[name], weight) for name, weight in weights.items())
-    assert pipe.settings == VideoSettings(5, 8, 8, config.data.fps, 2, 2.5)
+    assert pipe.settings == VideoSettings(5, 8, 8, config.data.fps, 2, 2.5, eta=1.0)
     film = pipe("a red ring")
     assert film.shape == (1, 3, 5, 8, 8)
     assert torch.equal(TextToVideoPipeline.from_pretrained(checkpoint)("a red ring"), film)

@@ -119,7 +119,8 @@ def test_norms_softmaxes_and_losses_stay_in_float32(tmp_path, name):
     batch = collate([task.dataset[index] for index in range(3)])
     seeds = [1, 2, 3]
     if name == "temporal_vae":  # clips in full, so that the critic takes part
-        seeds[0] = next(seed for seed in range(99) if task._length(7, torch.Generator().manual_seed(seed ^ 1)) == 7)
+        lengths = {seed: task._length(7, torch.Generator().manual_seed(seed ^ 1)) for seed in range(99)}
+        batch["seed"] = next(seed for seed, length in lengths.items() if length == 7)
     precise = task.loss(task.model, batch, seeds).mean().item()
     trainer = Trainer(task, config, tmp_path / "run", progress=False)
     with autocast(trainer.accelerator), Recorder() as recorder:

@@ -144,7 +144,9 @@ def test_the_card_says_what_was_measured(published):
     made = stages(run)
     assert len(made) == 1 and [Stage(**stage) for stage in results["stages"]] == made
     assert "2 steps on 16×16 pixels, with Muon at a learning rate of 0.002 (" in card
-    assert "Each step took 3 clips out of 7 rendered ones" in card
+    assert "Each step took 3 rendered clips" in card and "training out of 7, as" in card
+    short = results["short"]
+    assert short["films"] == 48 and f'of 48 such as "a red ring" {short["joint"]:.0%} are obeyed' in card
     assert "32% of the clips with a first frame" in card  # 0.25 + 0.05 + 0.02
     assert f"{results['parameters']['denoiser']:,} parameters" in card
     assert "on films drawn from 4 captions" in card and "trunk sees of 8 films" in card and "on 8 films: 1: " in card

@@ -175,6 +175,44 @@ def test_edit_ratios_keep_a_frame_until_the_noise_has_fallen_to_them(ratio, step
     assert torch.equal(out[:, :, 2], z[:, :, 2]) and not torch.equal(out[:, :, 0], z[:, :, 0])
 
 
+def of_a_gaussian(mean, deviation):
+    """The exact velocity where data are normal, each number for itself."""
+
+    def velocity(x, t, mask):
+        u = (t / 1000).reshape(-1, 1, 1, 1, 1)
+        pull = (x - (1 - u) * mean) / ((1 - u) ** 2 * deviation**2 + u**2)
+        return mean + (1 - u) * deviation**2 * pull - u * pull
+
+    return velocity
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_renewed_noise_leads_to_the_same_data_by_another_way(eta):
+    start = drawn(5, 40, 3, 5, 4, 7)
+    made = RectifiedFlow().sample(of_a_gaussian(0.7, 0.3), start, 400, generator=generator(6), eta=eta)
+    assert made.mean().item() == pytest.approx(0.7, abs=0.01)
+    assert made.std().item() == pytest.approx(0.3, rel=0.03)
+    alike = torch.corrcoef(torch.stack([start.flatten(), made.flatten()]))[0, 1].item()
+    low, high = {0.0: (0.999, 1.001), 0.5: (0.1, 0.9), 1.0: (-0.05, 0.05)}[eta]
+    assert low < alike < high
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint"])
+def test_renewing_leaves_given_frames_alone_and_repeats(method):
+    z, mask = drawn(7, 2, 3, 4, 5, 6), torch.tensor([[0.0, 1, 1, 1], [1, 1, 0.0, 1]])
+    walk = [
+        RectifiedFlow().sample(of_a_gaussian(0.2, 0.5), z, 6, method, mask=mask, generator=generator(seed), eta=1.0)
+        for seed in (1, 1, 2)
+    ]
+    given = (mask == 0)[:, None, :, None, None].expand_as(z)
+    assert torch.equal(walk[0], walk[1]) and all(torch.equal(each[given], z[given]) for each in walk)
+    assert (walk[0] - walk[2])[~given].abs().min() > 0
+    crowded = RectifiedFlow().sample(of_a_gaussian(0.2, 0.5), z[:, :1, :1], 2100, discrete=True, eta=1.0)
+    assert crowded.isfinite().all(), "two times of 1000 in a row"
+    with pytest.raises(UserError, match="eta is 1.5: expected a share from 0 to 1"):
+        RectifiedFlow().sample(of_a_gaussian(0.2, 0.5), z, 6, eta=1.5)
+
+
 @pytest.mark.parametrize("size", [(32, 32, 5), (16, 16, 3), (144, 256, 5), (512, 496, 7)])
 @pytest.mark.parametrize("method", ["euler", "midpoint"])
 def test_a_mask_that_generates_all_frames_changes_nothing(size, method):

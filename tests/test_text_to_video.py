@@ -40,11 +40,13 @@ def test_a_prompt_becomes_a_film_that_a_seed_repeats(pipe):
     assert pipe("a red ring", seed=7).shape == (1, 3, 5, 8, 12)
 
 
-def test_film_k_of_a_call_is_the_film_alone_with_seed_plus_k(pipe):
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_film_k_of_a_call_is_the_film_alone_with_seed_plus_k(pipe, eta):
     prompts = ["a red ring", "", "small blue palm then a large green willow"]
-    together = pipe(prompts, seed=3)
+    together = pipe(prompts, seed=3, eta=eta)
     for k, prompt in enumerate(prompts):
-        torch.testing.assert_close(together[k : k + 1], pipe(prompt, seed=3 + k), **CLOSE)
+        torch.testing.assert_close(together[k : k + 1], pipe(prompt, seed=3 + k, eta=eta), **CLOSE)
+    assert (together - pipe(prompts, seed=3, eta=1 - eta)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("shape", [{}, {"frames": 9, "size": (4, 6)}, {"frames": 1}])

@@ -45,8 +45,20 @@ def test_the_loss_falls(tmp_path, objective):
     trained, fresh = train(config, tmp_path).task, ToyT5Task(config)
     batch = {name: [fresh.dataset[index][name] for index in range(4)] for name in fresh.dataset[0]}
     with torch.no_grad():
-        now, at_first = (task.loss(task.model, batch, [1, 2, 3, 4]) for task in (trained, fresh))
+        now, at_first = (task.loss(task.model, batch, [1, 2, 3, 4]).mean() for task in (trained, fresh))
     assert now < 0.7 * at_first
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_each_caption_has_its_own_loss_whatever_is_beside_it(objective):
+    task = ToyT5Task(tiny_config("toy_t5", toy_t5__objective=objective, data__level="scene"))
+    items = [task.dataset[index] for index in range(5)]
+    with torch.no_grad():
+        together = task.loss(task.model, {name: [item[name] for item in items] for name in items[0]}, range(5))
+        for index, item in enumerate(items):
+            alone = task.loss(task.model, {name: [part] for name, part in item.items()}, [index])
+            torch.testing.assert_close(alone, together[index : index + 1])
+    assert together.unique().numel() == 5
 
 
 def test_pads_change_no_answer():
@@ -151,7 +163,7 @@ def test_hidden_words_teach_the_language_of_any_captions(tmp_path):
     task = ToyT5Task(config, VideoFolder(folder, 16, 5))
     batch = {"caption": [task.dataset[index]["caption"] for index in range(5)]}
     assert batch["caption"] == ["", "", "", "a red ring in moonlight", ""]
-    assert task.loss(task.model, batch, range(5)).isfinite()
+    assert task.loss(task.model, batch, range(5)).isfinite().all()
     (folder / "captions.jsonl").unlink()
     with pytest.raises(UserError, match="no captions .* write captions.jsonl") as error:
         ToyT5Task(config)

@@ -30,11 +30,11 @@ from pygments.formatters import HtmlFormatter
 
 from minivdm.course.atlas.entries import PAGE as ATLAS
 from minivdm.course.atlas.entry import anchor
+from minivdm.course.build import WIDGET
 from minivdm.course.mathml import mathml
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
 LOCAL_LINK = re.compile(r'href="(?!#|\w+:)([^"#]+)')
 FETCHED = re.compile(
     r"""<(?:script|img|link|iframe|video|audio|source|object|embed)\b[^>]*?\b(?:src|href|data)=(?!["']?data:)[^\s>]{0,80}"""

@@ -25,7 +25,8 @@ What a source must contain, and what becomes of it:
 *   A cell that draws a still picture says in its line what is to be seen: `# %% alt="two curves that cross"`, unless
     the picture does so itself (`viz.picture`). Tags and these words are kept, other cell metadata is not.
 
-A learner's edition begins, under its title, with a cell of its own that shows what is passed and what is open.
+A learner's edition begins, under its title, with a cell of its own that shows what is passed and what is open; where
+pyproject.toml says where the project is published, badges and a cell for Colab stand above it (`elsewhere.py`).
 
 Cells are numbered (`cell-007`), so that building twice gives the same bytes. Outputs of the solved set live on for
 cells whose source did not change.
@@ -44,12 +45,16 @@ import nbformat
 from nbformat import NotebookNode
 
 from minivdm.course.definitions import MARKER
+from minivdm.course.elsewhere import with_badges
 from minivdm.course.exercise import exercises
 from minivdm.errors import UserError
 from minivdm.paths import repo_root
 from minivdm.viz.words import Picture
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+CONTROL = re.compile(r"\w+\(")  # how a slider writes itself as text; a progress bar has words
+STILL = "(Run this cell to move the slider.)"
 STORED_PNG = re.compile(r'<img src="data:image/png;base64,([^"]+)"')
 TIMEOUT_S = 900  # one cell; a guard against a cell that never ends, not a target
 
@@ -105,12 +110,12 @@ def learner_edition(source: Path) -> NotebookNode:
 
 
 def handed_out(source: Path) -> NotebookNode:
-    """The learner's edition with the progress of its exercises under the title."""
+    """The learner's edition with the progress of its exercises under the title, and badges where it is published."""
     notebook = learner_edition(source)
     code = f"from minivdm.course import progress_widget\n\nprogress_widget({int(source.name[:2])})"
     cell = nbformat.v4.new_code_cell(code, id="progress", metadata={"tags": ["nbval-ignore-output"]})
     notebook.cells.insert(1, cell)
-    return notebook
+    return with_badges(notebook, source.stem, source.parents[1])
 
 
 def _without_solutions(code: str, where: str) -> str:
@@ -173,10 +178,15 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
 
 
 def with_words(notebook: NotebookNode) -> NotebookNode:
-    """Makes every picture among the outputs one with alternative text; UserError where there are no words for it."""
+    """Gives every picture among the outputs its alternative text, and every widget a sentence where it cannot move.
+
+    UserError where there are no words for a picture.
+    """
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
+            if WIDGET in data and CONTROL.match(data["text/plain"]):
+                data["text/plain"] = STILL
             said = cell.metadata.get("alt") or output.get("metadata", {}).get("image/png", {}).get("alt")
             stored = STORED_PNG.match(data.get("text/html", ""))
             png = stored[1] if stored else data.get("image/png")

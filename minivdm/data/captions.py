@@ -8,6 +8,7 @@ The grammar has synonyms for every attribute, several orders of the words about 
 joins for shells that burst together ("and", "while", "alongside") or one after another ("then", "followed by", and
 "after", which names the later one first). About three in ten captions of a lone shell leave something out: its size,
 all or half of its place, often everything but colour and shape, now and then the shape ("a red firework") or colour.
+More of them do where that is asked for (`open_places`).
 Captions of several shells always say everything, because with less nobody could tell which shell is meant.
 """
 
@@ -136,21 +137,27 @@ def _with_article(text: str) -> str:
     return re.sub(r"\{a\} +(\w)", lambda hit: ("an " if hit[1] in "aeiou" else "a ") + hit[1], text)
 
 
-def caption(scene: Scene, generator: torch.Generator) -> str:
-    """Put a scene into words, differently each time. The generator decides; equal seeds give equal words."""
-    join, phrases = _compose(scene, generator)
+def caption(scene: Scene, generator: torch.Generator, open_places: float = 0.0) -> str:
+    """Put a scene into words, differently each time. The generator decides; equal seeds give equal words.
+
+    open_places: of the captions of a lone shell that would say everything, the share that leaves its place open, and
+        mostly its size too. A model that seldom hears such sentences does not know what to do with them.
+    """
+    join, phrases = _compose(scene, generator, open_places)
     return join.format(*(phrase for phrase, _ in phrases))
 
 
-def caption_with_owners(scene: Scene, generator: torch.Generator) -> tuple[str, list[int | None]]:
+def caption_with_owners(
+    scene: Scene, generator: torch.Generator, open_places: float = 0.0
+) -> tuple[str, list[int | None]]:
     """The same words, and for each of `tokenize(text)` the number of the shell that it speaks of; None for a join."""
-    join, phrases = _compose(scene, generator)
+    join, phrases = _compose(scene, generator, open_places)
     numbered = join.format(*(re.sub(r"[^\W_]+", f"#{owner}", phrase) for phrase, owner in phrases))
     owners = [int(word[1:]) if word[0] == "#" else None for word in re.findall(r"#\d|[^\W_]+", numbered)]
     return join.format(*(phrase for phrase, _ in phrases)), owners
 
 
-def _compose(scene: Scene, generator: torch.Generator) -> tuple[str, list[tuple[str, int]]]:
+def _compose(scene: Scene, generator: torch.Generator, open_places: float) -> tuple[str, list[tuple[str, int]]]:
     """How the phrases are joined, and the phrases in their order, each with the number of its shell."""
 
     def pick(options: tuple) -> str:
@@ -159,7 +166,7 @@ def _compose(scene: Scene, generator: torch.Generator) -> tuple[str, list[tuple[
     shells = list(enumerate(scene.shells))
     if len(shells) == 1:
         opening = pick(OPENINGS)
-        dropped = _what_to_drop(generator)
+        dropped = _what_to_drop(generator, open_places)
         phrase = pick(PHRASES if opening != "a video of " else PHRASES[1:2])
         return opening + "{0}", [(_phrase(scene.shells[0], phrase, dropped, pick), 0)]
     if scene.order == "then":
@@ -173,10 +180,12 @@ def _compose(scene: Scene, generator: torch.Generator) -> tuple[str, list[tuple[
     return join, [(_phrase(shell, pick(phrases), frozenset(), pick), number) for number, shell in shells]
 
 
-def _what_to_drop(generator: torch.Generator) -> frozenset[str]:
+def _what_to_drop(generator: torch.Generator, open_places: float) -> frozenset[str]:
     """Which attributes a caption of a lone shell keeps to itself."""
     luck = torch.rand((), generator=generator).item()
     choices = (
+        (0.45 * open_places, ("size", "column", "row")),
+        (0.70 * open_places, ("column", "row")),
         (0.70, ()),
         (0.80, ("size", "column", "row")),
         (0.85, ("size",)),

@@ -1,6 +1,6 @@
 """Fireworks as training data, rendered in memory: no download, no files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import torch
@@ -16,11 +16,22 @@ BLOCK = 64  # clips rendered at once
 SCENES, SKY, WORDS = range(3)  # what a generator decides
 
 
+def joined(blocks: Iterable[Tensor], count: int) -> Tensor:
+    """Blocks (n, …) of `count` items in all, or fewer, as one tensor; `torch.cat` would hold them twice on the way."""
+    whole, done = torch.empty(0), 0
+    for block in blocks:
+        if done == 0:
+            whole = block.new_empty(count, *block.shape[1:])
+        whole[done : done + len(block)] = block
+        done += len(block)
+    return whole[:done]
+
+
 class FireworksDataset(Dataset):
     """Clips rendered once and kept as bytes (4096 clips of 9 x 32 x 32 take 113 MB), with a new wording per epoch.
 
     num_clips, level ("single" or "scene"), split ("train" or "test"): see `sample_scenes`. frames, size: see `render`.
-    seed: the same seed is the same data set; the two splits of one seed are drawn apart.
+    seed: the same seed is the same data set; the two splits of one seed are drawn apart. open_places: see `caption`.
 
     `dataset[i]`, or `dataset[i, epoch]` for another wording of the same clip, is a dictionary:
         video    (3, T, H, W) float32 in [-1, 1]
@@ -38,7 +49,9 @@ class FireworksDataset(Dataset):
         frames: int = 17,
         size: int | tuple[int, int] = 32,
         seed: int = 0,
+        open_places: float = 0.0,
     ):
+        self.open_places = open_places
         self.name = f"fireworks-{level}-{split}-{seed}"
         self.key = (seed, int(level == "scene"), int(split == "test"))
         self.frames, self.size = frames, size
@@ -48,7 +61,7 @@ class FireworksDataset(Dataset):
     @cached_property
     def videos(self) -> Tensor:
         """(N, 3, T, H, W) bytes, rendered when they are first asked for."""
-        return torch.cat(list(self.rendered()))
+        return joined(self.rendered(), len(self))
 
     def rendered(self) -> Iterator[Tensor]:
         """The same in blocks of up to 64 clips, without keeping them."""
@@ -85,7 +98,7 @@ class FireworksDataset(Dataset):
     def caption_with_owners(self, index: int, epoch: int = 0) -> tuple[str, list[int | None]]:
         """The same, and which shell each of its words speaks of."""
         # Seeded by what is asked for, and by nothing before it: a resumed training reads the same words.
-        return caption_with_owners(self.scenes[index], self._generator(WORDS, epoch, index))
+        return caption_with_owners(self.scenes[index], self._generator(WORDS, epoch, index), self.open_places)
 
     def _generator(self, *purpose: int) -> torch.Generator:
         return generator_for(*self.key, *purpose)

@@ -94,7 +94,7 @@ class VideoFolder(Dataset):
         chosen = choose_frames(len(stored), self.frames, self.fit, generator)
         if self.fit == "stride" and self.frames > 1 and len(stored) > 1:
             fps *= (self.frames - 1) / (len(stored) - 1)  # the same time, told in fewer or more frames
-        video = from_uint8(stored[chosen])
+        video = from_uint8(stored.index_select(0, torch.tensor(chosen)))
         caption = wordings[wording] if wordings else ""
         return {
             "video": video.flip(-1) if flipped else video,

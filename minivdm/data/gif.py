@@ -55,14 +55,14 @@ def read_gif(data: bytes) -> Iterator[tuple[np.ndarray, Fraction]]:
     check_frame_size(width, height)
     canvas = np.zeros((height, width, 3), np.uint8)
     for picture in pictures:
-        before = canvas.copy()
+        before = canvas.copy() if picture.disposal == 3 else canvas
         rows = slice(picture.top, picture.top + picture.height)
         columns = slice(picture.left, picture.left + picture.width)
         region = canvas[rows, columns]  # clipped to the canvas by the slice
         index = _unpack(picture)[: region.shape[0], : region.shape[1]]
         palette = np.frombuffer(picture.palette.ljust(PALETTE_BYTES, b"\0"), np.uint8).reshape(256, 3)
-        painted = np.ones(index.shape, bool) if picture.transparent is None else index != picture.transparent
-        region[painted] = palette[index[painted]]
+        painted = True if picture.transparent is None else (index != picture.transparent)[..., None]
+        np.copyto(region, palette.take(index, axis=0), where=painted)
         yield canvas.copy(), (picture.delay if picture.delay > 1 else UNSPECIFIED_DELAY) * TICK
         if picture.disposal == 2:
             region[:] = 0
@@ -179,17 +179,16 @@ def _skip_blocks(data: memoryview, at: int) -> int:
     return at + 1
 
 
-# Pillow sees each picture alone, in a file whose 256 colours are all black: so it neither drops, reorders nor
-# converts colours, and its "pixels" are the indices.
-_BARE_FLAGS = 0xF7
-
-
 def _unpack(picture: Picture) -> np.ndarray:
-    """The colour indices (height, width) uint8 of one picture; interlaced rows are put in order."""
-    size = picture.width, picture.height
-    alone = struct.pack("<6sHHBBB", b"GIF89a", *size, _BARE_FLAGS, 0, 0) + bytes(PALETTE_BYTES)
-    alone += struct.pack("<BHHHHB", 0x2C, 0, 0, *size, 0x40 * picture.interlaced) + picture.data + b";"
-    return np.asarray(Image.open(io.BytesIO(alone), formats=["GIF"]))
+    """The colour indices (height, width) uint8 of one picture; interlaced rows are put in order.
+
+    Pillow's decoder is given the LZW data alone: as a file it would drop, reorder or convert colours, and be slower.
+    """
+    size, bits = (picture.width, picture.height), picture.data[0]
+    try:
+        return np.asarray(Image.frombytes("P", size, picture.data[1:], "gif", bits, picture.interlaced))
+    except ValueError as fault:
+        raise ValueError(f"damaged GIF: {fault}") from None
 
 
 def _pack(index: np.ndarray) -> bytes:

@@ -71,7 +71,7 @@ def from_uint8(frames: np.ndarray | Tensor) -> Tensor:
     frames = torch.as_tensor(frames)
     if frames.dtype != torch.uint8:
         raise UserError(f"from_uint8 got {frames.dtype}; expected uint8 frames with values 0..255")
-    return rearrange(frames, "... t h w c -> ... c t h w").contiguous().float() / 127.5 - 1
+    return rearrange(frames, "... t h w c -> ... c t h w").contiguous().float().div_(127.5).sub_(1)
 
 
 def read_video(

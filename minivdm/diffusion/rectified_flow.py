@@ -103,13 +103,22 @@ class RectifiedFlow:
         noises: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
         progress: bool = False,
+        eta: float = 0.0,
+        fresh: Callable[[], Tensor] | None = None,
     ) -> Tensor:
         """Walk from noise `z` (B, C, T, H, W) to data with "euler" or "midpoint" steps (two evaluations each).
 
         `mask` (B, T) in [0, 1] is an edit ratio per latent frame: 0 keeps the frame that `z` holds, 1 generates it, a
         value between keeps it until the noise level falls to that value and re-noises it there. `noises[k]` is the
         noise of step k for that; without it, it is drawn from `generator`.
+
+        `eta` in [0, 1] renews noise on the way, as in DDIM (Song et al. 2021, equation 16, with α = 1 - t/1000 and
+        σ = t/1000): 0 follows the first noise to the end; with 1 each step forgets as much of it as the forward process
+        would, so that what an imprecise network did with it is forgotten too. `fresh()` draws noise like z; without it,
+        it is drawn from `generator`.
         """
+        if not 0 <= eta <= 1:
+            raise UserError(f"eta is {eta}: expected a share from 0 to 1")
         if method not in ("euler", "midpoint"):
             raise UserError(f"sampler {method!r}: expected euler or midpoint")
         if mask is not None and mask.shape != (z.shape[0], z.shape[2]):
@@ -128,8 +137,20 @@ class RectifiedFlow:
             if method == "midpoint":
                 halfway = _kept(open_now, z + v * dt / 2, z)
                 v = velocity(halfway, (t + then) / 2, open_now)
-            z = _kept(open_now, z + v * dt, z)
+            moved = z + v * dt
+            if eta and k < steps - 1:
+                moved = moved + self._renewed(z, v, t, then, eta, fresh() if fresh else _draw(z, generator))
+            z = _kept(open_now, moved, z)
         return z
+
+    def _renewed(self, z: Tensor, v: Tensor, t: Tensor, then: Tensor, eta: float, fresh: Tensor) -> Tensor:
+        """What to add at time `then`, so that a part of the noise is fresh and all of it as strong as before."""
+        now, after = (_broadcast(time / self.num_steps, z) for time in (t, then))
+        noise = z - (1 - now) * v  # that is in z, by the network's word
+        # how much of the noise of `then` is still there at `t`, going forward; all of it if no time passes at 1000
+        lasting = ((1 - now) * after / ((1 - after) * now)).nan_to_num(1.0)
+        share = eta * (1 - lasting**2).sqrt()
+        return after * (((1 - share**2).sqrt() - 1) * noise + share * fresh)
 
 
 def mean_per_sample(x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -115,6 +115,7 @@ class TextToVideoPipeline:
         fps: float | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        eta: float | None = None,
         method: str = "euler",
         seed: int = 0,
         progress: bool = False,
@@ -136,6 +137,8 @@ class TextToVideoPipeline:
                 in pixels, (height, width), or "width:height" for as many pixels as in the settings.
             steps, method: of the sampler, "euler" or "midpoint" with two evaluations per step.
             guidance: 1 is the conditional model, more exaggerates the text.
+            eta: how much noise is renewed on the way: 0 follows the first noise to the end, with 1 each step forgets as
+                much of it as the forward process would.
             seed: film k starts from noise of the seed `seed + k`, whatever else is in the call.
             image, last_image: the first and the last frame of all films, from a file, a PIL image or (3, H, W) in
                 [-1, 1]. The same for both makes a loop.
@@ -159,7 +162,7 @@ class TextToVideoPipeline:
             raise UserError("no prompts: expected at least one; an empty text leaves the choice to the model")
         if strength is not None and clips > 1:
             raise UserError(f"strength with a film of {clips} clips: work from one clip at a time")
-        asked = self._asked(frames, size, fps=fps, steps=steps, guidance=guidance)
+        asked = self._asked(frames, size, fps=fps, steps=steps, guidance=guidance, eta=eta)
         given = gather(
             self.vae,
             asked.frames,
@@ -185,7 +188,7 @@ class TextToVideoPipeline:
             if film is not None:
                 given = self._carry_on(given, film[:, :, -overlap:], loop, carried)
             start = self._start(given, generators, asked, loop)
-            z = self._sample(prompts_now, start, asked, method, image_guidance, oscillate, progress)
+            z = self._sample(prompts_now, start, generators, asked, method, image_guidance, oscillate, progress)
             clip = self.vae.decode(z, num_frames=asked.frames).clamp(-1, 1)
             film = clip if film is None else torch.cat([film, clip[:, :, overlap:]], dim=2)
         return film
@@ -193,8 +196,8 @@ class TextToVideoPipeline:
     def parts(self, frames: int | str | None = None, size: Size | None = None) -> Parts:
         """Encoder, denoiser and decoder for films of these frames and size, to write the sampling loop oneself.
 
-        Euler steps from t = 1000, evenly spaced, guided by `null`, give what a call gives, where `settings.shift` is
-        off and `null_tokens` is "all".
+        Euler steps from t = 1000, evenly spaced, guided by `null`, give what a call with eta = 0 gives, where
+        `settings.shift` is off and `null_tokens` is "all".
         """
         asked, without_gradients = self._asked(frames, size), torch.no_grad()
         return Parts(
@@ -221,15 +224,19 @@ class TextToVideoPipeline:
         self, given: Given, generators: Sequence[torch.Generator], asked: VideoSettings, loop: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, the same with given frames put in (both (B, C, T', h, w)), and edit ratios (B, T')."""
-        shape = (1, *self._latent_shape(asked))
-        noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-        noise = noise.to(self.vae.shift.device)
+        noise = self._noise(generators, asked)
         films = [
             apply_mask_strategy(film, [several[k % len(several)] for several in given.references], given.strategy, loop)
             for k, film in enumerate(noise)
         ]
         z, ratios = (torch.stack(each) for each in zip(*films, strict=True))
         return noise, z, ratios
+
+    def _noise(self, generators: Sequence[torch.Generator], asked: VideoSettings) -> Tensor:
+        """(B, C, T', h, w), every film's from its own generator."""
+        shape = (1, *self._latent_shape(asked))
+        noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        return noise.to(self.vae.shift.device)
 
     def _carry_on(self, given: Given, end: Tensor, loop: int, carried: int) -> Given:
         """Let clip number `loop` begin with the last frames of the clip before, encoded anew as a beginning."""
@@ -241,6 +248,7 @@ class TextToVideoPipeline:
         self,
         prompts: Sequence[str],
         start: tuple[Tensor, Tensor, Tensor],
+        generators: Sequence[torch.Generator],
         asked: VideoSettings,
         method: str,
         image_guidance: float,
@@ -272,6 +280,8 @@ class TextToVideoPipeline:
             mask=None if (ratios == 1).all() else ratios,
             noises=[noise] * asked.steps,  # a frame that opens on the way is as noisy as the film's own noise makes it
             progress=progress,
+            eta=asked.eta,
+            fresh=lambda: self._noise(generators, asked),
         )
 
     def _denoise(

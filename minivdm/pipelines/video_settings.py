@@ -16,7 +16,7 @@ class VideoSettings:
     """How a film is made.
 
     frames, height, width, fps: the film; sizes in pixels.
-    steps, guidance: of the sampler.
+    steps, guidance, eta: of the sampler; eta is how much of the noise is renewed on the way (`RectifiedFlow.sample`).
     shift: move noise levels towards noise for large and long films, as in training.
     image_fps: the rate that the denoiser is told for a single picture; None: `fps`.
     carried: latent frames that a clip takes over from the one before, in films of several clips; half of it at most.
@@ -29,6 +29,7 @@ class VideoSettings:
     fps: float = 8.0
     steps: int = 30
     guidance: float = 4.0
+    eta: float = 0.0
     shift: bool = False
     image_fps: float | None = None
     carried: int = 1

@@ -74,8 +74,6 @@ def _draw_text_to_video(
     prompts: list[str], checkpoint: str, seed: int, asked: dict[str, Any], share: slice, together: bool
 ) -> tuple[Iterator[tuple[int, Tensor]], float]:
     """Films with their numbers, of this process's share of the groups; and frames per second."""
-    if "eta" in asked:
-        raise UserError("--eta is for Unet3D models: an STDiT3 is sampled without noise on the way; leave it out")
     pipe = TextToVideoPipeline.from_pretrained(checkpoint).to(pick_device())
     tokenizer = pipe.text.tokenizer
     _warn_of_unknown(prompts, lambda word: tokenizer.unk_token_id in tokenizer(word)["input_ids"])

@@ -100,7 +100,7 @@ class Measured:
                 course = ledger.course(started)
                 self.encoding = Affine(course.fixed, course.per_clip)
             del average
-        self.weights, self.kept, self.copied = byte_size(work.model), work.kept, work.copied
+        self.weights, self.kept = byte_size(work.model), work.kept
         convolves = any(isinstance(module, nn.Conv2d | nn.Conv3d) for module in work.model.modules())
         self.runtime = RUNTIME + (CONVOLUTION_KERNELS if convolves else 0)
         self.trained = byte_size(work.model, trained=True)
@@ -137,7 +137,7 @@ class Measured:
     def _caching(self) -> Moment:
         clips = min(ENCODED_AT_ONCE, self.config.data.clips)
         highest = np.max(self.encoding(clips), initial=0)
-        parts = {"weights": self.weights, "clips, latents and texts": self.kept, "the same once more": self.copied}
+        parts = {"weights": self.weights, "clips, latents and texts": self.kept}
         return Moment("caching", self.frozen | parts | {"activations": highest})
 
 

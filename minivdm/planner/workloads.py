@@ -36,7 +36,6 @@ class Workload:
     model: what trains. step: number of clips -> loss. frozen: parts that stand by, by name.
     encode: computes the latents of so many clips, where these are computed once at the beginning.
     kept: bytes in RAM for the clips, latents and texts that are kept during the training.
-    copied: bytes of them that are there twice for a moment, when the pieces are put together.
     """
 
     model: nn.Module
@@ -44,7 +43,6 @@ class Workload:
     frozen: dict[str, nn.Module] = field(default_factory=dict)
     encode: Callable[[int], object] | None = None
     kept: int = 0
-    copied: int = 0
 
 
 def workload(config: Config) -> Workload:
@@ -72,7 +70,7 @@ def unet3d(config: Config) -> Workload:
         told = {"cond": torch.rand(clips, words), "null_cond": torch.zeros(clips, dtype=torch.bool)} if words else {}
         return pipeline.diffusion.loss(lambda x_t, t: pipeline.unet(x_t, t, **told), x0, t, noise).mean()
 
-    return Workload(pipeline.unet, step, kept=_rendered(config), copied=_rendered(config))
+    return Workload(pipeline.unet, step, kept=_rendered(config))
 
 
 def vae2d_task(config: Config) -> Workload:
@@ -91,7 +89,7 @@ def vae2d_task(config: Config) -> Workload:
         noise = torch.randn(len(pictures), config.vae2d.z_channels, *size)
         return model(pictures, noise, torch.rand(len(pictures)))[0]
 
-    return Workload(model, step, kept=_rendered(config), copied=_rendered(config))
+    return Workload(model, step, kept=_rendered(config))
 
 
 def temporal_vae(config: Config) -> Workload:
@@ -112,9 +110,7 @@ def temporal_vae(config: Config) -> Workload:
         return below.encode(torch.rand(clip_shape(config, clips)), sample=False)
 
     kept = 4 * config.data.clips * _numel(latent)
-    return Workload(
-        model, step, {"2D VAE": below}, encode, kept=_rendered(config) + kept, copied=max(_rendered(config), kept)
-    )
+    return Workload(model, step, {"2D VAE": below}, encode, kept=_rendered(config) + kept)
 
 
 def toy_t5(config: Config) -> Workload:
@@ -126,7 +122,7 @@ def toy_t5(config: Config) -> Workload:
 
     def step(clips: int) -> Tensor:
         shape = (clips, length, 6) if reading else (clips, length)
-        return model(torch.ones(clips, length, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
+        return model(torch.ones(clips, length, dtype=torch.long), torch.zeros(shape, dtype=torch.long)).mean()
 
     return Workload(model, step)
 
@@ -172,7 +168,6 @@ def stdit3(config: Config) -> Workload:
         {"VAE": vae, "text encoder": encoder},
         encode,
         kept=latents + wordings * min(TOKENS, flow.tokens) * width * 4,
-        copied=latents,
     )
 
 

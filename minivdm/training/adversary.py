@@ -15,7 +15,8 @@ class Adversary(nn.Module):
 
     Its loss and the VAE's are added up, and neither reaches the other's weights: the VAE is judged by a critic whose
     weights are held still, and the critic sees reconstructions that are detached. So one backward pass serves both, and
-    a checkpoint is one set of weights.
+    a checkpoint is one set of weights. Several processes weigh the critic each by its own share of the batch, as
+    Stable Diffusion's training does.
     """
 
     def __init__(self, critic: nn.Module, config: VaeLossConfig):

@@ -18,7 +18,7 @@ from minivdm.training.interrupts import out_of_earshot
 from minivdm.training.randomness import CountedBatches, stream_seed
 from minivdm.training.tasks import collate
 
-Batch = tuple[dict[str, Any], list[int]]  # what a task's loss takes, and one seed per clip
+Batch = tuple[dict[str, Any], list[int]]  # what a task's loss takes; "seed" in it is the whole batch's; one per clip
 MOST_DEATHS = 3  # of workers at one batch
 
 
@@ -37,7 +37,7 @@ class Batches:
         while number < stop:
             try:
                 for batch in _start(self._loader(number)):
-                    yield self._on_device(batch), self._seeds(number)
+                    yield self._ready(batch, number)
                     number, deaths = number + 1, 0
             except RuntimeError as error:
                 died = re.search(r"DataLoader worker \(pid.*?(exited unexpectedly|killed by signal: \w+)", str(error))
@@ -61,7 +61,7 @@ class Batches:
         for (index, _), item in zip(chosen, items, strict=True):
             caption = f'"{item["caption"]}"' if item.get("caption") else ""
             names.append(" ".join(filter(None, [f"clip {index}", item.get("path"), caption])))
-        return (self._on_device(collate(items)), self._seeds(number)), names
+        return self._ready(collate(items), number), names
 
     def _sampler(self, first: int) -> CountedBatches | BucketBatches:
         training, accelerator = self.config.training, self.accelerator
@@ -83,8 +83,12 @@ class Batches:
             multiprocessing_context="spawn" if workers else None,
         )
 
-    def _seeds(self, number: int) -> list[int]:
-        return [stream_seed(self.config.seed, "noise", counter) for counter in self._sampler(number).counters(number)]
+    def _ready(self, batch: dict[str, Any], number: int) -> Batch:
+        """On the device, with the seeds: of its clips, and of the first one of all processes, for what they share."""
+        counters = self._sampler(number).counters(number)
+        first = counters.start - self.accelerator.process_index * len(counters)
+        shared, *seeds = (stream_seed(self.config.seed, "noise", counter) for counter in (first, *counters))
+        return self._on_device(batch) | {"seed": shared}, seeds
 
     def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -15,7 +15,7 @@ from torch import Tensor
 from minivdm.data.captions import caption, parse_caption
 from minivdm.data.fireworks import render
 from minivdm.data.judge import judge, load_judge
-from minivdm.data.scenes import Scene, sample_scenes
+from minivdm.data.scenes import COLOURS, SHAPES, Scene, sample_scenes
 from minivdm.data.verdicts import Verdict, accuracy
 from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.vae.video import VideoAutoencoder
@@ -35,6 +35,13 @@ def draw(pipeline: TextToVideoPipeline, prompts: Sequence[str], seed: int, **opt
     """A film per prompt, (N, 3, T, H, W) on the CPU; film k starts from seed + k."""
     starts = range(0, len(prompts), BATCH)
     return torch.cat([pipeline(prompts[k : k + BATCH], seed=seed + k, **options).cpu() for k in starts])
+
+
+def short_sentences(pipeline: TextToVideoPipeline) -> dict[str, float]:
+    """How many films obey where colour and shape are all that is said: "films" and "joint", the share of them."""
+    prompts = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    found = _grade(judge(draw(pipeline, prompts, seed=0)), prompts, range(len(prompts)))
+    return {"films": len(prompts), "joint": found["joint"]}
 
 
 def graded(videos: Tensor, prompts: Sequence[str], scenes: Sequence[Scene]) -> dict[str, dict[str, Any]]:

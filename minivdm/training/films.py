@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from minivdm.data.bucketed import Bucketed
-from minivdm.data.fireworks_dataset import FireworksDataset
+from minivdm.data.fireworks_dataset import FireworksDataset, joined
 from minivdm.data.folder import VideoFolder
 from minivdm.pipelines.device import on_best_device
 from minivdm.training.latent_file import Block, read_latents, write_latents
@@ -44,9 +44,14 @@ class LatentFilms(Dataset):
     def __init__(self, dataset: FireworksDataset | VideoFolder, vae: VideoAutoencoder, cache: str | Path | None):
         self.dataset = dataset
         if cache is None:
-            blocks = list(encode_films(dataset, vae))
-            self.latents = torch.cat([latents for _, latents in blocks])
-            self.clips = torch.tensor([number for numbers, _ in blocks for number in numbers])
+            clips: list[int] = []
+
+            def blocks() -> Iterator[Tensor]:
+                for numbers, latents in encode_films(dataset, vae):
+                    clips.extend(numbers)
+                    yield latents
+
+            self.latents, self.clips = joined(blocks(), len(dataset)), torch.tensor(clips)
             return
         file = Path(cache) / f"{fingerprint(dataset, vae)}.safetensors"
         if not file.is_file():

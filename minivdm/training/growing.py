@@ -27,6 +27,8 @@ _TEMPORAL = {
     "post_quant_conv.conv": (1, 1),
     "decoder.conv1.conv": (1, 1),
     "decoder.conv_out.conv": (1, 1),
+    "shortcut_in": (1, 1),
+    "shortcut_out": (1, 1),
 }
 
 

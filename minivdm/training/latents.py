@@ -1,5 +1,6 @@
 """Latents of a data set, computed once: a frozen 2D VAE need not look at the same clip in every epoch."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from minivdm.data.fireworks_dataset import FireworksDataset
+from minivdm.data.fireworks_dataset import FireworksDataset, joined
 from minivdm.data.folder import VideoFolder
 from minivdm.errors import UserError
 from minivdm.paths import checkpoint_dir
@@ -74,13 +75,14 @@ class LatentClips(Dataset):
 
     def __init__(self, dataset: FireworksDataset | VideoFolder, vae: AutoEncoder2D):
         self.dataset = dataset
-        parts = []
-        starts = range(0, len(dataset), BLOCK)
+        self.latents = joined(self._encoded(vae), len(dataset))
+
+    def _encoded(self, vae: AutoEncoder2D) -> Iterator[Tensor]:
+        count = len(self.dataset)
         with on_best_device(vae) as device:
-            for start in tqdm(starts, desc=f"encoding {len(dataset)} clips", delay=1, leave=False):
-                clips = [dataset[index]["video"] for index in range(start, min(start + BLOCK, len(dataset)))]
-                parts.append(encode_frames(vae, torch.stack(clips).to(device)).cpu())
-        self.latents = torch.cat(parts)
+            for start in tqdm(range(0, count, BLOCK), desc=f"encoding {count} clips", delay=1, leave=False):
+                clips = [self.dataset[index]["video"] for index in range(start, min(start + BLOCK, count))]
+                yield encode_frames(vae, torch.stack(clips).to(device)).cpu()
 
     def __len__(self) -> int:
         return len(self.latents)

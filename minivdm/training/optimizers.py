@@ -25,7 +25,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: five rounds bring singu
 def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
     """What `training.optimizer` asks for, over all weights of `model` that are learnt."""
     if training.optimizer == "muon":
-        return Muon(model, training.learning_rate)
+        return Muon(model, training.learning_rate, bf16=training.precision == "bf16")
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.Adam(weights, lr=training.learning_rate, betas=BETAS, foreach=True)
 
@@ -36,15 +36,17 @@ class Muon(torch.optim.Adam):
     A matrix moves by 0.2 `lr` per step (root mean square), which is what Adam comes to in practice (Liu et al. 2025),
     so a learning rate means the same to both. A matrix that is several square ones side by side (q, k and v; the parts
     of an MLP four times as wide) is taken apart into these. Sharded ones are put together for it, on every process.
-    Raises UserError for a model without such matrices.
+    With `bf16` the directions are computed in it, at half the cost; what is summed up, the momentum and the weights,
+    stays in single precision. Raises UserError for a model without such matrices.
     """
 
-    def __init__(self, model: nn.Module, lr: float, momentum: float = 0.95):
+    def __init__(self, model: nn.Module, lr: float, momentum: float = 0.95, bf16: bool = False):
         lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
         linear = [layer for blocks in lists for layer in blocks.modules() if isinstance(layer, nn.Linear)]
         matrices = list(dict.fromkeys(layer.weight for layer in linear if layer.weight.requires_grad))
         if not matrices:
             raise UserError(f"{type(model).__name__} has no blocks of linear layers; set training.optimizer to adam")
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
         inside = set(matrices)
         rest = [weight for weight in model.parameters() if weight.requires_grad and weight not in inside]
         groups = [{"params": matrices, "momentum": momentum}, {"params": rest, "momentum": 0.0}]
@@ -71,7 +73,7 @@ class Muon(torch.optim.Adam):
             state["step"] += 1
             state["exp_avg"].lerp_(weight.grad, 1 - momentum)
             ahead = weight.grad.lerp(state["exp_avg"], momentum)  # Nesterov's
-            squares = _apart(ahead.full_tensor() if is_sharded(ahead) else ahead)
+            squares = _apart(ahead.full_tensor() if is_sharded(ahead) else ahead).to(self.dtype)
             shapes.append(squares.shape[1:])
             pieces.setdefault(shapes[-1], []).append(squares)
         done = {
@@ -79,7 +81,7 @@ class Muon(torch.optim.Adam):
             for shape, blocks in pieces.items()
         }
         moves = (_together(next(done[shape]), weight.shape) for shape, weight in zip(shapes, weights, strict=True))
-        return [share(move, weight) for move, weight in zip(moves, weights, strict=True)]
+        return [share(move.to(weight.dtype), weight) for move, weight in zip(moves, weights, strict=True)]
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

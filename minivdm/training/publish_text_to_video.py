@@ -23,7 +23,15 @@ from minivdm.errors import UserError
 from minivdm.pipelines.text_to_video import TextToVideoPipeline
 from minivdm.pipelines.trained import trained_weights
 from minivdm.training.checkpoint import load_newest
-from minivdm.training.evaluate_text_to_video import draw, graded, realism, reconstructed, rendered, unseen_prompts
+from minivdm.training.evaluate_text_to_video import (
+    draw,
+    graded,
+    realism,
+    reconstructed,
+    rendered,
+    short_sentences,
+    unseen_prompts,
+)
 from minivdm.training.lineage import EVALUATION, as_json, minutes_of, stages
 from minivdm.training.parts import find_video_vae
 from minivdm.training.tasks import tile
@@ -61,6 +69,7 @@ def publish(
     started = time.perf_counter()
     pipeline = TextToVideoPipeline.from_pretrained(out)
     seconds = {"loading": time.perf_counter() - started} | _seconds(pipeline)
+    how = pipeline.settings
     prompts, scenes = unseen_prompts(drawn, LEVEL, seed=1)
     videos = draw(pipeline, prompts, seed=0)
     results = {
@@ -70,7 +79,7 @@ def publish(
         | {"denoiser": round(sum(stage.minutes for stage in made), 1)}
         | _minutes_of_the_vae(config, vae),
         "parameters": {part: _count(getattr(pipeline, part)) for part in ("denoiser", "text", "vae")},
-        "sampler": f"{pipeline.settings.steps} Euler steps, guidance {pipeline.settings.guidance:g}",
+        "sampler": f"{how.steps} Euler steps, guidance {how.guidance:g}, eta {how.eta:g}",
         "drawn": graded(videos[:films], prompts[:films], scenes[:films]),
         **_reconstructed(pipeline, prompts[:films], scenes[:films]),
         "frechet": realism(videos, scenes, pipeline) | {"films": drawn},
@@ -78,6 +87,7 @@ def publish(
             f"{scale:g}": graded(draw(pipeline, prompts[:96], seed=0, guidance=scale), prompts[:96], scenes[:96])
             for scale in (1.0, 3.0)
         },
+        "short": short_sentences(pipeline),
         "seconds": seconds,
     }
     _show(pipeline, out)
@@ -111,11 +121,14 @@ def _more_of_the_decoder(run: Path) -> dict[str, int]:
 
 
 def _minutes_of_the_vae(config: Config, decoder: Path | None) -> dict[str, float]:
-    """What its trainings took that are still there."""
-    runs = {"its decoder alone": decoder} if decoder else {}
+    """What its trainings took that are still there, or are told of where their VAE was published."""
+    runs, told = {"its decoder alone": decoder} if decoder else {}, {}
     if config.flow.vae != "toy":
         runs |= {"2D VAE": Path(config.vae_loss.vae2d), "temporal VAE": Path(config.flow.vae)}
-    return {name: round(minutes_of(run), 1) for name, run in runs.items() if (run / "metrics.jsonl").is_file()}
+        minutes = _told_of(str(runs["2D VAE"].parent)).get("minutes", {})
+        told = {name: spent for name, spent in minutes.items() if name == "2D VAE"}
+    there = {name: round(minutes_of(run), 1) for name, run in runs.items() if (run / "metrics.jsonl").is_file()}
+    return told | there
 
 
 def _seconds(pipeline: TextToVideoPipeline) -> dict[str, float]:

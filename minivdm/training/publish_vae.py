@@ -56,7 +56,8 @@ can still read says whether what matters is there: colours, shapes, sizes, place
 
 {table}
 
-The divergence from a standard normal is {divergence:.1f} nats per {unit}. {latents}
+The divergence from a standard normal is {divergence:.1f} nats per {unit}; {silent} of {channels} channels are silent
+(posterior collapse). {latents}
 
 ## Limits
 Rendered fireworks only: other pictures come back as something like fireworks. Trained at {size}×{size} pixels; other
@@ -100,6 +101,7 @@ def _export_2d(config: Config, weights: dict[str, Tensor], out: Path) -> tuple[C
     return lambda clips: vae.decode(encode_frames(vae, clips)), {
         "parameters": sum(weight.numel() for weight in vae.parameters()),
         "divergence": posterior.kl().mean().item() / videos.shape[2],
+        "silent": posterior.silent(),
         "latents": f"z = {scale:g} · (latent − {shift:g}) has mean 0 and variance 1.",
     }
 
@@ -115,6 +117,7 @@ def _export_temporal(config: Config, weights: dict[str, Tensor], out: Path) -> t
     return lambda clips: vae.decode(vae.encode(clips, sample=False), num_frames=clips.shape[2]), {
         "parameters": sum(weight.numel() for weight in temporal.parameters()),
         "divergence": posterior.kl().mean().item(),
+        "silent": posterior.silent(),
         "latents": f"z = (latent − shift) / scale, per channel, has mean 0 and variance 1: `{LATENTS}`.",
     }
 
@@ -192,6 +195,8 @@ def _card(config: Config, steps: int, results: dict[str, Any], facts: dict[str, 
         task=config.task,
         table=as_table(results),
         divergence=facts["divergence"],
+        silent=facts["silent"] or "none",
+        channels=config.vae2d.z_channels if pictures else config.temporal_vae.embed_dim,
         unit="picture" if pictures else f"clip of {config.data.frames} frames",
         latents=facts["latents"],
     )

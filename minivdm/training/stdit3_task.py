@@ -35,7 +35,8 @@ def film_settings(config: Config) -> VideoSettings:
     """What a pipeline with the denoiser of this configuration makes when it is not told otherwise."""
     data, sampling = config.data, config.sampling
     film = {"frames": data.frames, "height": data.size, "width": data.size, "fps": data.fps}
-    return VideoSettings(**film, steps=sampling.steps, guidance=sampling.guidance, shift=config.flow.shift)
+    how = {"steps": sampling.steps, "guidance": sampling.guidance, "eta": sampling.eta}
+    return VideoSettings(**film, **how, shift=config.flow.shift)
 
 
 class Stdit3Task(FilmTask):

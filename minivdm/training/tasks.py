@@ -65,7 +65,7 @@ def make_dataset(config: Config, multiple: int = 16) -> Dataset:
             bucketed_folder(folder, Buckets(data.buckets, multiple=multiple), config.seed) if data.buckets else folder
         )
     return FireworksDataset(
-        data.clips, level=data.level, split="train", frames=data.frames, size=data.size, seed=config.seed
+        data.clips, data.level, "train", data.frames, data.size, seed=config.seed, open_places=data.open_places
     )
 
 

@@ -62,6 +62,7 @@ class TemporalTrainee(nn.Module):
         reconstruction = (cells * (0.5 * difference.abs() + difference.square())).mean()
         divergence = posterior.kl().mean()
         numbers = {"reconstruction": reconstruction.item(), "kl": divergence.item(), "frames": latents.shape[2]}
+        numbers["silent"] = posterior.silent()  # channels, which should be none
         self.seen = video[:MEASURED], again[:MEASURED].detach()
         total = reconstruction + self.config.kl * divergence / noise[0].numel()
         if self.config.perceptual or self.adversary is not None:
@@ -106,9 +107,9 @@ class TemporalVaeTask(VaeTask):
         self._keep_encoder()
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
-        """Mean loss of the beginnings of the clips; how many frames, and all noise, come from the clips' seeds."""
+        """Mean loss of the beginnings of the clips; noise comes from the clips' seeds, the length from the batch's."""
         longest = batch["latents"].shape[2]
-        length = self._length(longest, torch.Generator().manual_seed(seeds[0] ^ 1))
+        length = self._length(longest, torch.Generator().manual_seed(batch["seed"] ^ 1))
         latents, video = batch["latents"][:, :, :length], batch["video"][:, :, :length]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = (self.config.temporal_vae.embed_dim, *self.model.vae.get_latent_size(latents.shape[2:]))

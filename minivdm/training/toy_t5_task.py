@@ -94,8 +94,8 @@ class Listener(nn.Module):
         return self.t5.encoder
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy per token of targets (B, M), given inputs (B, L) padded with 0."""
-        return self.t5(input_ids=inputs, attention_mask=inputs != PAD, labels=targets).loss
+        """Cross-entropy per token of targets (B, M), given inputs (B, L) padded with 0; of each caption, (B,)."""
+        return mean_per_row(self.t5(input_ids=inputs, attention_mask=inputs != PAD, labels=targets).logits, targets)
 
 
 class Reader(nn.Module):
@@ -118,12 +118,19 @@ class Reader(nn.Module):
         return self.heads(vectors).split(self.choices, dim=-1)
 
     def forward(self, inputs: Tensor, answers: Tensor) -> Tensor:
-        """Sum over the questions of the cross-entropy per word that is asked; answers (B, L, 6)."""
-        total = 0.0
-        for logits, right in zip(self.read(inputs), answers.unbind(-1), strict=True):
-            wrong = F.cross_entropy(rearrange(logits, "b l k -> (b l) k"), right.flatten(), reduction="sum")
-            total = total + wrong / (right != NOBODY).sum().clamp(min=1)
-        return total
+        """Sum over the questions of the cross-entropy per word asked, of each caption (B,); answers (B, L, 6)."""
+        read = zip(self.read(inputs), answers.unbind(-1), strict=True)
+        return torch.stack([mean_per_row(logits, right) for logits, right in read]).sum(0)
+
+
+def mean_per_row(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy (B,): of each row's own targets that are not NOBODY; 0 for a row of none.
+
+    logits (B, M, K), targets (B, M). Captions count alike, long or short, so that a batch that several processes share
+    has the same loss as a whole one.
+    """
+    wrong = F.cross_entropy(rearrange(logits, "b m k -> b k m"), targets, ignore_index=NOBODY, reduction="none")
+    return wrong.sum(1) / (targets != NOBODY).sum(1).clamp(min=1)
 
 
 class ToyT5Task:
@@ -147,7 +154,7 @@ class ToyT5Task:
             self.model = (Reader if reading else Listener)(t5_config(config.toy_t5, self.tokenizer))
 
     def loss(self, model: nn.Module, batch: dict[str, Any], seeds: Sequence[int]) -> Tensor:
-        """Mean loss per token; what is hidden of a caption comes from its seed."""
+        """Loss of every caption, (B,); what is hidden of one comes from its seed."""
         device = next(model.parameters()).device
         texts = [torch.tensor(self.tokenizer(text)["input_ids"]) for text in batch["caption"]]
         if self.config.toy_t5.objective == "spans":

@@ -55,6 +55,7 @@ class Vae2dTrainee(nn.Module):
         numbers = {
             "reconstruction": distance.item(),
             "kl": posterior.kl().mean().item(),  # nats per picture
+            "silent": posterior.silent(),  # channels, which should be none
         }
         self.seen = pictures, reconstruction.detach().float()
         total = weighted + divergence

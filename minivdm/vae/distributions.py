@@ -12,6 +12,8 @@ from torch import Tensor
 
 from minivdm.errors import UserError
 
+SILENT = 0.02  # nats per number: a channel below this is noise to whoever decodes it
+
 
 class DiagonalGaussianDistribution:
     """A Gaussian with independent elements, for images and clips alike.
@@ -64,13 +66,25 @@ class DiagonalGaussianDistribution:
         """
         if self.deterministic:
             return self.mean.new_zeros(len(self.mean))
+        return self._divergence(other).flatten(1).sum(1)
+
+    def silent(self) -> int:
+        """How many channels are next to the standard normal distribution everywhere: nothing of the input is in them.
+
+        Such a channel costs no divergence, and a decoder learns not to listen; training rarely leaves this posterior
+        collapse (Bowman et al. 2016).
+        """
+        if self.deterministic:
+            return 0
+        return int((self._divergence(None).transpose(0, 1).flatten(1).mean(1) < SILENT).sum())
+
+    def _divergence(self, other: "DiagonalGaussianDistribution | None") -> Tensor:
+        """(B, C, ...): the KL divergence of each element, in nats."""
         mean, logvar, var = _wide(self.mean), _wide(self.logvar), _wide(self.var)
         if other is None:
-            elements = mean.square() + var - 1 - logvar
-        else:
-            distance = (mean - _wide(other.mean)).square() / _wide(other.var)
-            elements = distance + var / _wide(other.var) - 1 - logvar + _wide(other.logvar)
-        return 0.5 * elements.flatten(1).sum(1)
+            return 0.5 * (mean.square() + var - 1 - logvar)
+        distance = (mean - _wide(other.mean)).square() / _wide(other.var)
+        return 0.5 * (distance + var / _wide(other.var) - 1 - logvar + _wide(other.logvar))
 
     def nll(self, sample: Tensor) -> Tensor:
         """Negative log-likelihood of `sample` (B, C, ...) in nats, summed over everything but the batch: (B,)."""

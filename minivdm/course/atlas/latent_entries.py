@@ -49,15 +49,17 @@ LATENTS = (
     ),
     Entry(
         "the-future-shows",
-        "The first frames glow with what is yet to come",
+        "A faint double flies ahead",
         "04.causal_conv3d",
         "looks both ways",
         "vae_stages",
-        "There is light in the sky before anything has happened, and hardly a firework when it should be there.",
-        "Every convolution of the decoder finds the next frame where it has learnt to find the last but one. (A "
-        "decoder that was trained like this from the start has no such sign, and still sees the future: that is why "
-        "the exercise `04.is_causal` changes the future and compares the past.)",
-        "left: a red smear that is brightest in the first frames; right: a rocket rises, then a green palm opens",
+        "Not much: the rocket has a faint double, one frame ahead of it, and all is a little duller.",
+        "Every convolution of the decoder finds the next frame where it has learnt to find the last but one. What "
+        "saves the film is the straight way past the decoder, which looks at one frame only. (A decoder that was "
+        "trained like this from the start has no sign at all, and still sees the future: that is why the exercise "
+        "`04.is_causal` changes the future and compares the past.)",
+        "left: a rocket with a faint double ahead of it, then a green palm; right: a rocket rises, then a green palm",
+        unseen=True,
     ),
     Entry(
         "pulse",
@@ -65,10 +67,10 @@ LATENTS = (
         "04.stream_conv3d",
         "starts afresh",
         "vae_stages",
-        "The film pulses: it is dark at the beginning of every piece and lights up towards its end.",
+        "The fireworks go dim at the beginning of every piece, down to their outline, and come back.",
         "Zeros are put in front of each piece, as if the film began there, and before a film begins there is night. "
         "The seams are where the pieces meet.",
-        "left: a green palm goes dark and comes back several times; right: it opens once and fades",
+        "left: a red and a blue firework go dim and come back several times; right: they open once and fade",
         also=(("04.stream_conv3d", "carries the old frames again"),),
     ),
     Entry(

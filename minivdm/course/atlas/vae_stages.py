@@ -15,7 +15,7 @@ from torch import Tensor
 from minivdm.course.atlas.flow_stages import pipeline
 from minivdm.course.exercise import get
 from minivdm.data.fireworks import render, sample_scenes
-from minivdm.vae import temporal_blocks
+from minivdm.vae import temporal, temporal_blocks
 from minivdm.vae.causal_conv import CausalConv3d, Tails
 from minivdm.vae.video import VideoAutoencoder
 
@@ -49,8 +49,11 @@ def decoded(z: Tensor, by: VideoAutoencoder | None = None) -> Tensor:
 
 
 def latent_scale(answer: Answer) -> Tensor:
-    """03.latent_scale: latents were multiplied by the right scale; they are divided by the answer's again."""
-    raw = latents() * vae().scale + vae().shift
+    """03.latent_scale: latents were multiplied by the right scale; they are divided by the answer's again.
+
+    They are taken for those of an encoder that come out small: with our own, near 1, little would be seen.
+    """
+    raw = 0.4 * latents()
     return decoded(latents() * get("03.latent_scale").reference(raw) / answer(raw))
 
 
@@ -76,11 +79,11 @@ def frames_to_batch(answer: Answer) -> Tensor:
 def depth_to_time(answer: Answer) -> Tensor:
     """04.depth_to_time: channels that become frames, in the temporal decoder."""
     own = temporal_blocks.depth_to_time
-    temporal_blocks.depth_to_time = answer
+    temporal_blocks.depth_to_time = temporal.depth_to_time = answer
     try:
         return decoded(latents())
     finally:
-        temporal_blocks.depth_to_time = own
+        temporal_blocks.depth_to_time = temporal.depth_to_time = own
 
 
 def causal_conv3d(answer: Answer) -> Tensor:
@@ -104,7 +107,7 @@ def chunked_conv3d(answer: Answer, limit: int = 10_000) -> Tensor:
 
 @torch.no_grad()
 def stream_conv3d(answer: Answer) -> Tensor:
-    """04.stream_conv3d: the decoder, handed one latent frame after the other."""
+    """04.stream_conv3d: the decoder, handed one latent frame after the other of the film with more light in it."""
 
     def forward(layer: CausalConv3d, x: Tensor, tails: Tails) -> Tensor:
         carried = tails.get(layer, x.new_zeros(*x.shape[:2], layer.time_pad, *x.shape[3:]))
@@ -112,7 +115,7 @@ def stream_conv3d(answer: Answer) -> Tensor:
         return out
 
     changed = _with_convolutions(forward)
-    return torch.cat(list(changed.decode_stream(latents()[:1].split(1, dim=2), num_frames=FRAMES)), 2).clamp(-1, 1)
+    return torch.cat(list(changed.decode_stream(latents()[1:].split(1, dim=2), num_frames=FRAMES)), 2).clamp(-1, 1)
 
 
 def _with_convolutions(forward: Callable[..., Tensor]) -> VideoAutoencoder:
