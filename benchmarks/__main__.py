@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from benchmarks.commands import commands, spend
 from benchmarks.growth import draw, table
 from benchmarks.growth import measure as measure_growth
-from benchmarks.measure import compare, in_fresh_process, matmul_rate, peak_memory, profile
+from benchmarks.measure import compare, in_fresh_process, matmul_rate, peak_memory, profile, shares
 from benchmarks.peers import installed
 from benchmarks.report import CommandRow, Row, document
 from benchmarks.rows import works
@@ -80,13 +80,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure_row(work: Work, repeats: int, threads: int) -> Row:
-    """Times of both sides, then the memory of each; ours alone where the peer is not installed."""
+    """Times of both sides, the memory of each, profiles where a target is missed; ours alone where there is no peer."""
     alone = not installed(work.peer)
     missing = f"{work.peer} is not installed: make bench, or pip install 'minivdm[bench]'" if alone else ""
     row = Row(work, in_fresh_process(compare, work, repeats, threads, alone), 0, missing=missing)
     if work.memory is not None:
         row.our_memory = in_fresh_process(peak_memory, work, "ours", threads)
         row.their_memory = 0 if alone else in_fresh_process(peak_memory, work, "theirs", threads)
+    if not alone and row.misses():
+        sides = ("ours", "theirs")
+        row.shares = {side: in_fresh_process(shares, work, side, threads) for side in sides}
     return row
 
 

@@ -3,6 +3,7 @@
 The processes are forked from a server that has imported everything, so that starting one costs nothing.
 """
 
+import cProfile
 import gc
 import time
 from collections.abc import Callable
@@ -123,9 +124,40 @@ def matmul_rate(threads: int, size: int = 1024, seconds: float = 1.5) -> float:
 
 def profile(work: Work, side: str, threads: int, rows: int = 25) -> str:
     """Where the time of a run goes, operator by operator."""
+    return _profiled(work, side, threads).table(
+        sort_by="self_cpu_time_total", row_limit=rows, max_name_column_width=45
+    )
+
+
+def shares(work: Work, side: str, threads: int) -> dict[str, float]:
+    """The same in short: what takes most of the time, and which part of it, from 0 to 1.
+
+    Operators of PyTorch, or functions of Python where other things than tensors are worked on.
+    """
+    if work.tensors:
+        seconds = {one.key: one.self_cpu_time_total for one in _profiled(work, side, threads)}
+    else:
+        run = _warm(work, side, threads)
+        seen = cProfile.Profile()
+        seen.runcall(run)
+        seconds: dict[str, float] = {}
+        for entry in seen.getstats():
+            name = getattr(entry.code, "co_name", str(entry.code)).strip("<>").removeprefix("built-in method ")
+            seconds[name] = seconds.get(name, 0.0) + entry.inlinetime
+    largest = sorted(seconds, key=seconds.__getitem__, reverse=True)[:7]
+    return {name: seconds[name] / sum(seconds.values()) for name in largest}
+
+
+def _profiled(work: Work, side: str, threads: int) -> Any:
+    run = _warm(work, side, threads)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        run()
+    return seen.key_averages()
+
+
+def _warm(work: Work, side: str, threads: int) -> Run:
+    """A side that has run once."""
     torch.set_num_threads(threads)
     run = getattr(work, side)()
     run()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        run()
-    return seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows, max_name_column_width=45)
+    return run

@@ -4,7 +4,7 @@ import datetime
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +18,10 @@ from benchmarks.work import Work
 
 @dataclass
 class Row:
-    """One work and what was found; `missing` says why there is nothing to compare with."""
+    """One work and what was found; `missing` says why there is nothing to compare with.
+
+    shares: per side, what takes most of the time and which part of it; of rows that miss a target.
+    """
 
     work: Work
     compared: Compared
@@ -26,6 +29,13 @@ class Row:
     their_memory: int = 0
     missing: str = ""
     seconds: float = 0.0  # that it took to find out
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def misses(self) -> bool:
+        """Whether it takes more time or memory than it should."""
+        work = self.work
+        slow = work.time is not None and self.compared.ratio("wall", work.times_theirs) > work.time
+        return slow or (work.memory is not None and self.our_memory > work.memory * self.their_memory)
 
 
 @dataclass
@@ -102,6 +112,17 @@ def command_table(rows: Sequence[CommandRow]) -> list[str]:
     return lines
 
 
+def gaps(rows: Sequence[Row]) -> list[str]:
+    """What stands in the way of every target that is missed, with both profiles in short."""
+    lines = []
+    for row in rows:
+        if row.shares:
+            lines += ["", f"**{row.work.name}.** {row.work.why}", ""]
+            for side, name in (("ours", "ours"), ("theirs", row.work.peer or "itself")):
+                lines.append(f"- {name}: " + ", ".join(f"{key} {share:.0%}" for key, share in row.shares[side].items()))
+    return ["Where the time goes in the rows that miss a target:", *lines, ""] if lines else []
+
+
 def machine() -> str:
     """The processor, its cores and memory, and how busy it was with other things."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
@@ -145,6 +166,7 @@ def document(
         "",
         *[f"- {row.work.name}: {row.compared.remark}." for row in rows if row.compared.remark],
         "",
+        *gaps(rows),
     ]
     if commands:
         parts += ["Whole commands, with the memory of the whole process:", "", *command_table(commands), ""]

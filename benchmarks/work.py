@@ -16,6 +16,7 @@ class Work:
 
     key: what `--only` calls it. name, peer: what is done, and who else does it (None: nobody).
     time, memory: how many times the peer's time and memory ours should take at most; None: no target.
+    why: what stands in the way of a target that is missed; written below the table where it is.
     """
 
     key: str
@@ -23,7 +24,9 @@ class Work:
     peer: str | None
     time: float | None = None
     memory: float | None = None
+    why: str = ""
 
+    tensors = True  # whether its time goes into operators of PyTorch
     training = False  # whether memory is watched over two runs: only the second has an optimizer's state
     times_theirs = 1.0  # how often the peer would have to do what `theirs` does
     checks = 2  # runs whose outputs are compared

@@ -26,7 +26,7 @@ from minivdm.training.ema import EMA
 # What a training on a CPU takes beside its tensors: measured by benchmarks/planner_accuracy.py.
 RUNTIME = 15 * 2**20  # the log, the batches on their way
 CONVOLUTION_KERNELS = 22 * 2**20  # made by oneDNN for every size that it meets
-KEPT_FREE = 0.25 if sys.platform.startswith("linux") else 0.0  # of the activations: holes, see training/allocator.py
+KEPT_FREE = 0.25 if sys.platform.startswith("linux") else 0.0  # of the activations: holes, see minivdm/allocator.py
 SHORT = (1, 2)  # depths at which an STDiT3 is run: each further pair of blocks adds what the second added
 
 

@@ -19,9 +19,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from minivdm.allocator import keep_freed_memory
 from minivdm.config import Config
 from minivdm.errors import UserError
-from minivdm.training.allocator import keep_freed_memory
 from minivdm.training.batches import Batch, Batches
 from minivdm.training.checkpoint import (
     list_checkpoints,
@@ -109,7 +109,7 @@ class Trainer:
         again and again, and when the disk is full or not writable; Interrupted after Ctrl-C or SIGTERM.
         """
         training = self.config.training
-        keep_freed_memory()
+        keep_freed_memory()  # again, since `watch_memory` undoes it
         log = None
         if self.is_main:
             replace_files(self.run_dir, self.task.save)

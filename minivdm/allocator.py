@@ -1,4 +1,4 @@
-"""Keep freed memory for the next training step instead of giving it back to the system."""
+"""Keep freed memory for the next layer instead of giving it back to the system."""
 
 import ctypes
 import sys
@@ -10,7 +10,8 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep blocks of up to 1 GiB when they are freed; does nothing on other systems.
 
     By default glibc returns every block above 32 MiB to the kernel at once, which then zeroes a new one for the next
-    layer: up to half of a training step on a CPU goes into that. The process holds a quarter more memory in exchange.
+    layer: up to half of the time of a VAE or a training step on a CPU goes into that. The process holds up to a quarter
+    more memory in exchange.
     """
     if not sys.platform.startswith("linux"):
         return
