@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -100,12 +101,13 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _wait_for(server: subprocess.Popen, folder: Path) -> Lab:
-    """The server says where it listens in a file of its runtime folder."""
+    """The server says where it listens in a file of its runtime folder, shortly before it does."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         for path in (folder / "jupyter" / "runtime").glob("jpserver-*.json"):
-            with contextlib.suppress(json.JSONDecodeError):  # it is being written
+            with contextlib.suppress(json.JSONDecodeError, ConnectionRefusedError):  # it is being written, or early
                 told = json.loads(path.read_text())
+                socket.create_connection(("127.0.0.1", told["port"]), timeout=10).close()
                 return Lab(told["url"], told["token"], folder)
         time.sleep(0.1)
     raise RuntimeError(f"JupyterLab did not start:\n{(folder / 'server.log').read_text(errors='replace')[-3000:]}")
