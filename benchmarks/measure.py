@@ -4,7 +4,9 @@ The processes are forked from a server that has imported everything, so that sta
 """
 
 import cProfile
+import ctypes
 import gc
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.work import Run, Work
+from minivdm.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
 from minivdm.memory import watch_memory
 
 
@@ -39,11 +42,13 @@ class Times:
 class Compared:
     """What became of one row. `theirs` and what belongs to it is empty where there is no peer.
 
+    helped: theirs with the allocator kept as ours is, where `theirs` is a peer as it comes.
     difference: of the outputs, relative to the largest. flops: of one run, multiplications and additions.
     """
 
     ours: Times
     theirs: Times
+    helped: Times = field(default_factory=Times)
     difference: float = 0.0
     our_flops: float = 0.0
     their_flops: float = 0.0
@@ -73,16 +78,31 @@ def compare(work: Work, repeats: int, threads: int, alone: bool) -> Compared:
         ours()
     else:
         result.difference = work.difference(ours, theirs)
+    turns = [(result.ours, ours, keep_freed_memory)]
+    if theirs is not None:
+        turns += [(result.theirs, theirs, give_back_large_blocks if work.peer else keep_freed_memory)]
+        turns += [(result.helped, theirs, keep_freed_memory)] if work.peer else []
     for number in range(repeats):
-        turns = [(result.ours, ours), (result.theirs, theirs)]
-        for times, run in turns if number % 2 else reversed(turns):
-            if run is not None:
-                gc.collect()
-                times.add(run)
+        for times, run, allocator in turns if number % 2 else reversed(turns):
+            allocator()
+            gc.collect()
+            times.add(run)
     if work.training:
         result.our_flops, result.their_flops = ours.flops, theirs.flops if theirs else 0.0
     result.remark = "" if alone else work.remark()
     return result
+
+
+def give_back_large_blocks() -> None:
+    """What glibc does by itself once large blocks have been freed, and what a peer has where minivdm is not imported.
+
+    Its threshold has then risen to the most that it rises to, 32 MiB, and that of trimming to twice as much.
+    """
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+            libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 class Counted:

@@ -132,6 +132,8 @@ def works(tiny: bool) -> list[Work]:
             sizes=large,
             clips=(1, 3, 10, 64, 64),
             checks=1,  # that gradients agree is shown above
+            why="Convolutions and products are most of ours, near to the rate at which this machine multiplies "
+            "matrices, and there are as many on both sides. Of the memory, the gradients and Adam's averages are the same.",
         ),
         UnetSampling(
             "guided",

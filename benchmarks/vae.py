@@ -102,7 +102,17 @@ def works(tiny: bool) -> list[Work]:
             ThereAndBack("vae2d", "2D VAE, tiny", time=1.0, memory=0.7, size=16, widths=(32, 64)),
             Streaming("stream", "temporal VAE, tiny", None, time=1.1, memory=0.35, frames=9, size=8),
         ]
+    widest = (
+        "In the decoder's last level a block takes in 256 channels of 256×256, 64 MiB, and holds its input, what comes "
+        "of norm and activation, and the output of a convolution at once, on both sides."
+    )
+    waiting = (
+        "At every convolution the last frames of a piece wait for the next one and are put in front of it, which "
+        "copies both; and convolutions of few frames reach less of the machine."
+    )
+    large = "2D VAE of Stable Diffusion, encode and decode 256×256"
+    stream = "temporal VAE, decode 68 frames of 64×64 latents, streaming"
     return [
-        ThereAndBack("vae2d", "2D VAE of Stable Diffusion, encode and decode 256×256", time=1.0, memory=0.7),
-        Streaming("stream", "temporal VAE, decode 68 frames of 64×64 latents, streaming", None, time=1.1, memory=0.35),
+        ThereAndBack("vae2d", large, time=1.0, memory=0.7, why=widest),
+        Streaming("stream", stream, None, time=1.1, memory=0.35, why=waiting),
     ]
