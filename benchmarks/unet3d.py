@@ -133,7 +133,7 @@ def works(tiny: bool) -> list[Work]:
             clips=(1, 3, 10, 64, 64),
             checks=1,  # that gradients agree is shown above
             why="Convolutions and products are most of ours, near to the rate at which this machine multiplies "
-            "matrices, and there are as many on both sides. Of the memory, the gradients and Adam's averages are the same.",
+            "matrices, and there are as many on both sides. Gradients and Adam's averages take the same memory.",
         ),
         UnetSampling(
             "guided",

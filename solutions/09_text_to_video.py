@@ -516,7 +516,7 @@ for scale, films in wall.items():
           f"{(films > 0.99).float().mean():.2%} of the numbers are at their limit")
 
 # %% [markdown]
-# At 0 the words are not heard. At 1 the model says what it believes; at 3 it insists. At 10 it shouts: light where there should be night, colours beyond any firework. Obedience is bought with naturalness, here as everywhere.
+# At 0 the words are not heard. At 1 the model says what it believes; at 3 it insists. At 10 it shouts: hearts burn white, edges harden, and three times as many numbers as at 1 stand at their limit. Obedience is bought with naturalness, here as everywhere.
 
 # %% [markdown]
 # ## 6 · Train it live
@@ -668,7 +668,7 @@ for name, wanted in {"all": (True, False), "seen together": (False,), "never see
     print(f"{name:20} {len(chosen)} films: joint {found['joint']:4.0%}, chance {found['chance']['joint']:.1%}   {shares_right}")
 
 # %% [markdown]
-# A few minutes from nothing, and it obeys: place and colour nearly always, the shape mostly, and all at once in about nine films of ten. (With 200 films, each share may be off by two or three points.) And pairs of colour and shape that no training film held, red rings for example, fare no worse than the others:
+# A few minutes from nothing, and it obeys: place, colour and shape nearly always, each by itself, and all at once in about nine films of ten. (With 200 films, each share may be off by two or three points.) And pairs of colour and shape that no training film held, red rings for example, fare no worse than the others:
 # composition comes almost for free here, because the words come apart: *red* brings the colour, *ring* the shape, each in a vector of its own. What is missing is more of the same: the shipped model is larger, and has looked at many times as many films.
 #
 # ## 7 · Two shells, and the surprise
