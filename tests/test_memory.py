@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import pytest
 import torch
 
 from minivdm.memory import watch_memory
@@ -19,3 +23,19 @@ def test_sees_what_is_used_only_for_a_while():
     with watch_memory() as again:
         torch.ones(8 * MIB).sum()
     assert 25 * MIB < again.peak < 45 * MIB, "memory that was handed back counts again"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is glibc, the C library of Linux, that is told")
+def test_what_tensors_free_is_kept_from_the_import_on():
+    """Six more tensors of 16 MiB lie where the first six lay, and the system gives hardly a page anew for them."""
+    code = """
+import resource, torch, minivdm
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(2**22) for _ in range(6)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+pages()
+print(pages())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # of 24,576
