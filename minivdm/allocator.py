@@ -7,11 +7,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names and numbers of glibc's mall
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep up to 2 GiB of what is freed; does nothing on other systems.
+    """Tell glibc to keep blocks of up to 1 GiB when they are freed; does nothing on other systems.
 
-    By default it returns blocks above 32 MiB, and what lies free at the end of its memory above 64 MiB, to the kernel
-    at once, which then zeroes new pages for the next layer: up to half of the time of a VAE or a training step on a CPU
-    goes into that. The process holds up to a quarter more memory in exchange.
+    By default glibc returns every block above 32 MiB to the kernel at once, which then zeroes a new one for the next
+    layer: up to half of the time of a VAE or a training step on a CPU goes into that. The process holds up to a quarter
+    more memory in exchange.
     """
     if not sys.platform.startswith("linux"):
         return
