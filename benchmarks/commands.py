@@ -25,12 +25,12 @@ for source in sources(pathlib.Path(".")):
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of Python. time: seconds that it should take at most. memory: bytes, None for no target."""
+    """A command line of Python. time: seconds that it should take at most. memory: bytes. None: no target."""
 
     key: str
     name: str
     arguments: tuple[str, ...]
-    time: float
+    time: float | None = None
     memory: float | None = None
     repeats: int | None = None  # None: as often as every other row
 
@@ -71,6 +71,8 @@ def commands(tiny: bool, notebooks: bool) -> list[Command]:
         help_text,
         Command("import", "import minivdm", ("-c", "import minivdm"), 2.0),
         Command("sample", "a prompt -> GIF and MP4, toy", (*cli, "sample", prompt, "--out", "OUT"), 3.0, 1.5 * 2**30),
+        Command("torch", "of which: import torch", ("-c", "import torch")),
+        Command("t5", "and with the class that reads a T5", ("-c", "from transformers import T5EncoderModel")),
     ]
     if notebooks:
         rows += [Command("notebooks", "the nine lessons, toy", ("-c", NOTEBOOKS), 12 * 60.0, 4 * 2**30, repeats=1)]

@@ -24,7 +24,7 @@ RESULTS = Path(__file__).with_name("lessons.json")
 def measure(lesson: Path) -> dict[str, float]:
     """Runs a lesson (its source) once: CPU seconds, and MiB of its largest process."""
     only = NOTEBOOKS.replace('sources(pathlib.Path("."))', f'[pathlib.Path("solutions/{lesson.name}")]')
-    used = spend(Command(lesson.stem, lesson.stem, ("-c", only), time=0.0))
+    used = spend(Command(lesson.stem, lesson.stem, ("-c", only)))
     return {"cpu_seconds": round(used.cpu, 1), "mib": round(used.memory / MIB)}
 
 

@@ -104,11 +104,11 @@ def command_table(rows: Sequence[CommandRow]) -> list[str]:
     for row in rows:
         wall, cpu, memory = (median(getattr(one, name) for one in row.spent) for name in ("wall", "cpu", "memory"))
         command = row.command
-        in_time = "" if wall <= command.time else " missed"
+        at_most = "" if command.time is None else f"{command.time:g}{' missed' if wall > command.time else ''}"
         room = f"{command.memory / MIB:,.0f}" if command.memory else ""
         too_much = " missed" if command.memory and memory > command.memory else ""
         lines.append(
-            f"| {command.name} | **{wall:.2f}** | {command.time:g}{in_time} | {cpu:.2f} | {memory / MIB:,.0f} "
+            f"| {command.name} | **{wall:.2f}** | {at_most} | {cpu:.2f} | {memory / MIB:,.0f} "
             f"| {room}{too_much} |"
         )
     return lines
