@@ -70,7 +70,8 @@ def test_micro_batches_change_nothing(temporal):
 )
 @settings(max_examples=10, deadline=None)
 def test_streamed_as_whole(options, frames, lengths):
-    vae, video = make(micro_batch_size=3, **options), clip(frames)
+    # in double precision: in single, kernels for pieces of other lengths round differently
+    vae, video = make(micro_batch_size=3, **options).double(), clip(frames).double()
 
     def cut(x):
         ends = torch.tensor(lengths).cumsum(0).tolist()
@@ -80,9 +81,9 @@ def test_streamed_as_whole(options, frames, lengths):
         z = vae.encode(video, generator=seeded())
         assert z.shape[2:] == vae.get_latent_size((frames, 8, 12))
         streamed = torch.cat(list(vae.encode_stream(cut(video), generator=seeded())), dim=2)
-        torch.testing.assert_close(streamed, z, atol=1e-5, rtol=0)
+        torch.testing.assert_close(streamed, z, atol=1e-10, rtol=0)
         films = torch.cat(list(vae.decode_stream(cut(z), frames)), dim=2)
-        torch.testing.assert_close(films, vae.decode(z, frames), atol=1e-5, rtol=0)
+        torch.testing.assert_close(films, vae.decode(z, frames), atol=1e-10, rtol=0)
 
 
 def test_noise_given_streamed_as_whole():

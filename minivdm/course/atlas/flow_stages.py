@@ -19,7 +19,7 @@ from minivdm.pipelines import TextToVideoPipeline
 
 Answer = Callable[..., Any]
 
-PROMPT, SEED, STEPS, SCALE = "a large red peony high on the left", 0, 20, 2.0
+PROMPT, SEED, STEPS, SCALE = "a large red peony high on the left", 3, 20, 2.0
 
 
 @cache
