@@ -1,6 +1,6 @@
 """Films of the shipped Unet3D: our few steps against the thousand that video-diffusion-pytorch takes.
 
-    python -m benchmarks.sampling --films 100       judge the thousand-step films too, and keep the figures: hours
+    python -m benchmarks.sampling --films 16        judge the thousand-step films too, and keep the figures: minutes
 
 Both sides use the shipped weights, converted. A thousand steps take minutes, so that few of them are timed; every one
 costs the same. What they would look like is known: `method="ddpm"` walks the same thousand steps, and its films are
@@ -124,7 +124,7 @@ def works(tiny: bool) -> list[Work]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=100)
+    parser.add_argument("--films", type=int, default=16)
     films = parser.parse_args().films
     QUALITY.write_text(json.dumps(judge_samplers(films), indent=1) + "\n")
 
