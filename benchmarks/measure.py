@@ -4,9 +4,7 @@ The processes are forked from a server that has imported everything, so that sta
 """
 
 import cProfile
-import ctypes
 import gc
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.work import Run, Work
-from minivdm.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+from minivdm.allocator import keep_freed_memory, set_thresholds
 from minivdm.memory import watch_memory
 
 
@@ -98,11 +96,7 @@ def give_back_large_blocks() -> None:
 
     Its threshold has then risen to the most that it rises to, 32 MiB, and that of trimming to twice as much.
     """
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
-            libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
+    set_thresholds(32 * 2**20, 64 * 2**20)
 
 
 class Counted:

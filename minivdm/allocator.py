@@ -13,11 +13,17 @@ def keep_freed_memory() -> None:
     layer: up to half of the time of a VAE or a training step on a CPU goes into that. The process holds up to a quarter
     more memory in exchange.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library, musl for instance
-        return
-    mallopt(M_MMAP_THRESHOLD, 2**30)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    set_thresholds(2**30, 2**31 - 1)
+
+
+def set_thresholds(mmap: int, trim: int) -> ctypes.CDLL | None:
+    """Blocks from `mmap` bytes on come straight from the kernel, and `trim` free bytes at the end of memory go back.
+
+    The C library that was told so, or None where it is another one than glibc.
+    """
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+        return None  # musl, for instance
+    libc.mallopt(M_MMAP_THRESHOLD, mmap)
+    libc.mallopt(M_TRIM_THRESHOLD, trim)
+    return libc

@@ -1,8 +1,6 @@
 """How much memory a piece of code takes beyond what was in use before it, watched while it runs."""
 
 import contextlib
-import ctypes
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from minivdm.allocator import set_thresholds
 
 
 @dataclass
@@ -79,13 +79,5 @@ def _mark() -> int:
 
 
 def _hand_back() -> None:
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
-        return  # another C library than glibc
-    m_trim_threshold, m_mmap_threshold, m_mmap_max = -1, -3, -4  # from malloc.h
-    libc.mallopt(m_mmap_threshold, 2**18)
-    libc.mallopt(m_trim_threshold, 2**18)
-    libc.mallopt(m_mmap_max, 2**16)  # its default: a training in this process may have set it to 0
-    libc.malloc_trim(0)
+    if libc := set_thresholds(2**18, 2**18):
+        libc.malloc_trim(0)
