@@ -23,6 +23,7 @@ device = None  # None: the CPU, which is all that this lesson needs
 
 # %%
 import copy
+import json
 import math
 import tempfile
 import time
@@ -874,6 +875,45 @@ for name, said in captions.items():
 # %% [markdown]
 # The whole difference that words can make is the step from the last line to the first. All the rest is noise that nobody could predict, the same for a model that obeys and for one that does not; and to this model, exchanged colours are worse than no caption at all. So two trainings whose curves look alike can be worlds apart in what their films show, and only counting tells. And this small step,
 # one number for a whole film, is all from which a denoiser would have to learn to read.
+
+# %% [markdown] tags=["predict"]
+# ### Three denoisers
+#
+# So much for vectors and losses; what do the films show? Three small denoisers (STDiT3s 96 wide, with three pairs of blocks, on 32 pixels) learned from the same films in the same order, each behind another of these ears: 2,400 steps of 16 scenes. That is ten minutes each, too long for a lesson, so what came out is shipped
+# (`python -m minivdm.training.compare_encoders` does it again; its span-corrupted ear had 1,000 steps, not 120). Then each drew 100 films of one shell and 100 of two, from captions it had never seen.
+#
+# **Predict first.** By how much, in percent, will the three losses differ at the end? And how many of the films of two shells will be right, behind each ear?
+#
+# Write your guess here before you run the next cell: …
+
+# %% tags=["nbval-ignore-output"] alt="three curves of losses that nearly cover each other, and bars: random and span-corrupted fail on two shells, taught does not"
+record = json.loads((checkpoint_dir("toy/text_to_video") / "encoders.json").read_text(encoding="utf-8"))
+fig, (left, right) = viz.figure(1, 2, width=9, height=3.2)
+for k, (name, colour) in enumerate(zip(EARS, (viz.NOISE, viz.TIME, viz.TEXT), strict=True)):
+    found = record["encoders"][name]
+    losses = torch.tensor(found["loss"]).unfold(0, 10, 5).mean(-1)  # of 10 entries, (step, loss) each
+    left.plot(losses[:, 0], losses[:, 1], color=colour, label=name)
+    right.bar([x + 0.27 * (k - 1) for x in range(2)], [found[kind]["joint"] for kind in record["asked"]], 0.25, color=colour)
+left.set(xlabel="step", ylabel="loss")
+left.legend(frameon=False)
+right.set(xticks=range(2), xticklabels=record["asked"], ylabel="films with all right", ylim=(0, 1))
+plt.show()
+
+# %% [markdown]
+# And your count, on their films of two shells:
+
+# %%
+PAIRS = record["asked"]["two shells"]
+for name, found in record["encoders"].items():
+    end = sum(loss for _, loss in found["loss"][-20:]) / 20
+    films = [{f"{row} {column}": (colour, shape) for row, column, colour, shape in shells} for shells in found["two shells"]["seen"]]
+    wrong = sum(binding_errors(by_place(parse_caption(text).shells), film) for text, film in zip(PAIRS, films, strict=True))
+    print(f"{name:15} loss {end:.3f}   all right: one shell {found['one shell']['joint']:3.0%}, two {found['two shells']['joint']:3.0%}"
+          f"   {wrong:2} of {2 * len(PAIRS)} shells mixed up")
+
+# %% [markdown]
+# Three curves that look alike, and films that are worlds apart. (Guessing would get 1 of 200 films of one shell right, and of two none.) Behind the **random** ear a lone shell often comes out right: its words are at least all different, and with one shell there is nobody to mix it up with. With two, everything is in the film and half of it on the wrong shell. Behind the **span-corrupted** ear the colours
+# themselves are lost. Its task rewarded it for hearing that *a* colour stands here, whichever: so it made the eight alike. Pretraining is not good by itself; it keeps what its task asks for.
 #
 # The taught encoder serves the answer on a plate, to the simplest reader there is. It fits how a denoiser asks: at each place of the picture, it looks for words that say *here*, and finds a colour, a shape, a size, one word each. (Our first one did too much of a good thing: every word held everything about its shell. No word stood for itself then,
 # and a training like that of section 6 ended with half of its films right where it came to seven of ten otherwise.) That is why every system of this kind begins with a text encoder that has
