@@ -1,11 +1,12 @@
 """Does a training take the memory that `minivdm plan` says?
 
-    python benchmarks/planner_accuracy.py                   every task of toy and toy_64, and small at batches that fit
-    python benchmarks/planner_accuracy.py toy:unet3d:16     some of them: PRESET:TASK:BATCH, batch 0 for the preset's
+    python benchmarks/planner_accuracy.py > benchmarks/PLANNER.md   toy, toy_64, and small at batches that fit
+    python benchmarks/planner_accuracy.py toy:unet3d:16             PRESET:TASK:BATCH, batch 0 for the preset's
 
 Each training runs in a process of its own: the Trainer takes three steps on a few clips, in float32 on the CPU.
-Measured is the most that its resident memory grew above what the process had when everything was imported: the
-interpreter and torch take some 300 MB, which no plan is about. Networks that others stand on have random weights.
+Measured is the most that its resident memory grew above what the process had before: after a first, tiny training, for
+the interpreter and torch take some 350 MB, part of it at the first step only, which no plan is about. Networks that
+others stand on have random weights.
 Measured twice: as trainings run, and with an allocator that gives freed memory back at once, which takes less memory
 and more time. The second is what the plan is made of before the share of the allocator is added.
 """
@@ -13,7 +14,6 @@ and more time. The second is what the plan is made of before the share of the al
 import contextlib
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +27,14 @@ CASES = [
 ]
 CASES += ["small:unet3d:1", "small:vae2d:2", "small:temporal_vae:2", "small:toy_t5:16", "small:stdit3:8"]
 STEPS = 3
+PAGE = """# What a training takes, and what its plan said
+
+Made by `python benchmarks/planner_accuracy.py`. The highest memory of a training on the CPU in float32 (resident, above
+what the process had before), beside what `minivdm plan` says. *As run*: with our allocator (`minivdm/allocator.py`),
+which the plan counts in. *Returning*: with freed memory given back at once, and without that share of the plan.
+
+| preset:task:batch | as run, MiB | planned | off | returning, MiB | planned | off |
+|---|---|---|---|---|---|---|"""
 
 
 def configuration(case: str, folder: Path):
@@ -59,60 +67,72 @@ def _stop() -> dict[str, float]:
     raise _Done
 
 
-def measure(case: str) -> None:
+def first_training(folder: Path) -> None:
+    """Everything that is imported or made at the first step of a process, by as small a training as there is."""
+    from minivdm.config import load_preset
+    from minivdm.training.start import make_task
+    from minivdm.training.trainer import Trainer
+
+    sizes = {"data.clips": 2, "training.batch_size": 1, "training.steps": 2, "training.log_every": 1}
+    config = load_preset("toy", sizes | {"toy_t5.num_layers": 1, "training.precision": "fp32"}, task="toy_t5")
+    Trainer(make_task(config), config, folder, progress=False).run()
+
+
+def measure(case: str, allocator: str) -> None:
     """Train in this process, and print what it took."""
     with tempfile.TemporaryDirectory() as name:
+        first_training(Path(name) / "first")
         config = configuration(case, Path(name))
-        import transformers.models.t5.modeling_t5  # noqa: F401  before the first look: it takes 100 MB
-
-        import minivdm.training.toy_t5_task  # noqa: F401
         import minivdm.training.trainer as training
         from minivdm.memory import watch_memory
         from minivdm.planner.memory import measure as plan
         from minivdm.training.start import make_task
 
         said = plan(config, "cpu").plan(config.training.batch_size)
-        steps = []
-        for allocator in (lambda: None, training.keep_freed_memory):
-            training.keep_freed_memory = allocator
-            with watch_memory(0.05) as seen:
-                task = make_task(config)
-                trainer = training.Trainer(task, config, Path(name) / "run", progress=False)
-            task.metrics = _stop
-            standing = seen.bytes[-1]
-            with watch_memory(0.05) as seen, contextlib.suppress(_Done):
-                trainer.run()
-            steps.append(standing + seen.peak)
-            del task, trainer
-            gc.collect()
+        gc.collect()
+        if allocator == "returning":
+            training.keep_freed_memory = lambda: None
+        with watch_memory(0.05) as seen:
+            task = make_task(config)
+            trainer = training.Trainer(task, config, Path(name) / "run", progress=False)
+        task.metrics = _stop
+        standing = seen.bytes[-1]
+        with watch_memory(0.05) as seen, contextlib.suppress(_Done):
+            trainer.run()
     moments = {moment.name: int(moment.total) for moment in said.moments}
     kept_free = said.peak.parts.get("free memory that is kept", 0)
-    row = {"batch": config.training.batch_size, "steps": steps, "said": moments, "kept_free": int(kept_free)}
-    print(json.dumps(row))
+    row = {"batch": config.training.batch_size, "step": standing + seen.peak, "said": moments}
+    print(json.dumps(row | {"kept_free": int(kept_free)}))
+
+
+def measured(case: str, allocator: str) -> dict:
+    """What `measure` says, of a process of its own. RuntimeError with the last line of what went wrong."""
+    command = [sys.executable, __file__, "measure", case, allocator]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     if sys.argv[1:2] == ["measure"]:
-        measure(sys.argv[2])
+        measure(*sys.argv[2:])
         return
-    print("preset:task:batch           steps   planned     off   gives back   planned     off   (MiB)")
+    print(PAGE)
     for case in sys.argv[1:] or CASES:
-        done = subprocess.run(
-            [sys.executable, __file__, "measure", case], capture_output=True, text=True, env=os.environ
-        )
-        if done.returncode:
-            print(f"{case}: {done.stderr.strip().splitlines()[-1]}")
+        try:
+            rows = [measured(case, allocator) for allocator in ("keeping", "returning")]
+        except RuntimeError as error:
+            print(f"{case}: {error}")
             continue
-        row = json.loads(done.stdout.splitlines()[-1])
-        planned = max(row["said"]["step"], row["said"]["optimizer"])
-        bare = planned - row["kept_free"]
-        name = ":".join([*case.split(":")[:2], str(row["batch"])])
-        gives_back, as_run = row["steps"]
-        print(
-            f"{name:<24}{as_run / MIB:9.1f}{planned / MIB:10.1f}{planned / as_run - 1:+8.1%}"
-            f"{gives_back / MIB:13.1f}{bare / MIB:10.1f}{bare / gives_back - 1:+8.1%}",
-            flush=True,
-        )
+        name = ":".join([*case.split(":")[:2], str(rows[0]["batch"])])
+        planned = [max(row["said"]["step"], row["said"]["optimizer"]) for row in rows]
+        planned[1] -= rows[1]["kept_free"]
+        print(f"| {name} {_compared(rows[0], planned[0])}{_compared(rows[1], planned[1])[1:]}", flush=True)
+
+
+def _compared(row: dict, planned: float) -> str:
+    return f"| {row['step'] / MIB:,.1f} | {planned / MIB:,.1f} | {planned / row['step'] - 1:+.1%} |"
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep blocks of up to 1 GiB when they are freed; does nothing on other systems.
 
     By default glibc returns every block above 32 MiB to the kernel at once, which then zeroes a new one for the next
-    layer: up to half of the time of a VAE or a training step on a CPU goes into that. The process holds up to a quarter
-    more memory in exchange.
+    layer: up to half of the time of a VAE or a training step on a CPU goes into that. The process holds a fifth to two
+    fifths more memory in exchange (benchmarks/PLANNER.md).
     """
     set_thresholds(2**30, 2**31 - 1)
 

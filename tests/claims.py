@@ -69,6 +69,12 @@ def benchmark(row: str) -> dict[str, float]:
     return found
 
 
+def planner_off() -> float:
+    """By how many percent the plan of a training as it runs is off at most, in benchmarks/PLANNER.md."""
+    page = (ROOT / "benchmarks" / "PLANNER.md").read_text(encoding="utf-8")
+    return max(abs(float(off)) for off in re.findall(r"^\| \w+:\w+:\d+ \|.*?\|.*?\| (\S+)% \|", page, flags=re.M))
+
+
 @cache
 def lesson_seconds() -> dict[str, float]:
     """CPU seconds of the lessons that `benchmarks/lessons.py` has measured, by their number."""
@@ -215,6 +221,7 @@ CLAIMS: dict[str, Callable[[], float]] = (
     | {name: lambda row=row, column=column: benchmark(row)[column] for name, (row, column) in BENCHMARKS.items()}
     | LESSONS
     | DATA
+    | {"plan.off": planner_off}
 )
 
 

@@ -24,9 +24,10 @@ from minivdm.settings import Config
 from minivdm.training.ema import EMA
 
 # What a training on a CPU takes beside its tensors: measured by benchmarks/planner_accuracy.py.
-RUNTIME = 15 * 2**20  # the log, the batches on their way
+RUNTIME = 15 * 2**20  # the log, the batches of clips on their way
+RUNTIME_OF_TEXTS = 8 * 2**20  # the same where batches are sentences
 CONVOLUTION_KERNELS = 22 * 2**20  # made by oneDNN for every size that it meets
-KEPT_FREE = 0.25 if sys.platform.startswith("linux") else 0.0  # of the activations: holes, see minivdm/allocator.py
+KEPT_FREE = 0.33 if sys.platform.startswith("linux") else 0.0  # of the activations: holes, see minivdm/allocator.py
 SHORT = (1, 2)  # depths at which an STDiT3 is run: each further pair of blocks adds what the second added
 
 
@@ -102,7 +103,8 @@ class Measured:
             del average
         self.weights, self.kept = byte_size(work.model), work.kept
         convolves = any(isinstance(module, nn.Conv2d | nn.Conv3d) for module in work.model.modules())
-        self.runtime = RUNTIME + (CONVOLUTION_KERNELS if convolves else 0)
+        self.runtime = RUNTIME_OF_TEXTS if config.task == "toy_t5" else RUNTIME
+        self.runtime += CONVOLUTION_KERNELS if convolves else 0
         self.trained = byte_size(work.model, trained=True)
         self.frozen = {name: byte_size(module) for name, module in work.frozen.items()}
         self.parameters = {name: count(module) for name, module in _named_parts(work.model)} | {
