@@ -1155,14 +1155,14 @@ print("equal to the last bit:  ", torch.equal(yours, theirs))
 # ### Throwing the dice again
 #
 # One thing your loop leaves out, and the package does unless it is told not to, as above. Your film is decided by its first noise: from there on, all is calculation. But *a red ring* does not say where. Six places and two sizes fit, all of them are
-# in the network's first guesses, faintly, and the noise has to tip the balance. Where the network reads the noise wrongly, nothing wins, or two do, and your loop never doubts. An old remedy is lesson 02's $\eta$: after each step throw a part of the noise away and draw it
+# in the network's first guesses, faintly, and the noise has to tip the balance. Where the network reads the noise wrongly, nothing wins, or two do: the sky stays empty, or there are two shells, and your loop never doubts. An old remedy is lesson 02's $\eta$: after each step throw a part of the noise away and draw it
 # anew, just as much as a step of the forward process would have covered. Whatever the network made of the old noise is forgotten with it, and the film in between is all that stays. Does it help? (Sixteen films are few: one or two more or less are chance. The card of the shipped model counts over hundreds.)
 
 # %% tags=["nbval-ignore-output"]
 SHORT = ["a red ring", "a gold palm", "a blue peony", "a green willow", "a white crossette", "a purple spiral", "a cyan ring", "an orange peony"] * 2
 for eta in (0.0, 1.0):
     drawn = pipe(SHORT, seed=seed + 40, steps=16, eta=eta)
-    print(f"eta {eta:.0f}: {obeys(drawn, SHORT)} of {len(SHORT)} short sentences obeyed, most of the rest by an empty sky or by two shells")
+    print(f"eta {eta:.0f}: {obeys(drawn, SHORT)} of {len(SHORT)} short sentences obeyed")
 
 # %% [markdown]
 # ### Your functions, from all the lessons
