@@ -5,6 +5,7 @@ prose that looks measured has to stand in those outputs, at the precision it is 
 What is neither is computed here, or is listed with its reason.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from functools import cache
 import nbformat
 import pytest
 import torch
-from claims import config_of, minutes
+from claims import TOY, config_of, minutes
 
 from minivdm.config import load_preset
 from minivdm.course.build import sources
@@ -73,7 +74,10 @@ TOLD: dict[str, dict[str, Callable[[], float] | str]] = {
         "90": lambda: minutes("unet3d"),
     },
     "08": {"4,352": lambda: 17 * (64 // 4) ** 2, "180": lambda: 5 * (48 // 4 // 2) ** 2},
-    "09": {"1.2": "a version of Open-Sora"},
+    "09": {
+        "1.2": "a version of Open-Sora",
+        "2,400": lambda: json.loads((TOY / "text_to_video" / "encoders.json").read_text(encoding="utf-8"))["steps"],
+    },
     "10": {"0.999": lambda: load_preset("toy", task="stdit3").training.ema_decay, "1.0078": lambda: 1 + 2**-7},
 }
 
