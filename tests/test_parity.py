@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from minivdm import parity
+from minivdm.diffusion.schedules import (
+    alphas_cumprod,
+    betas_from_alphas_cumprod,
+    linear_betas,
+    rescale_zero_terminal_snr,
+)
 from minivdm.errors import UserError
+from minivdm.parity_kinds.rounding import of_a_sinusoid, of_a_zero_terminal_snr, per_rounding
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULERS, DIFFUSION = GOLDEN / "diffusers_schedulers.safetensors", GOLDEN / "ld_gaussian_diffusion.safetensors"
@@ -253,3 +261,39 @@ def test_nan_shape_and_infinity():
     assert measured(inf, inf).ok and not measured(-inf, inf).ok and not measured(torch.zeros(1), inf).ok
     wrong = measured(torch.zeros(1, 3), torch.zeros(3))
     assert not wrong.ok and "(1, 3), not (3,)" in wrong.note
+
+
+def test_rounding_is_forgiven_where_it_is_amplified_and_nothing_else():
+    t, width = torch.tensor([0.0, 512.25, 999.5]), 64
+    frequencies = torch.exp(-math.log(10000) / 32 * torch.arange(32, dtype=torch.float64))
+
+    def off(change):
+        expected = torch.cat([wave(t.double()[:, None] * frequencies) for wave in (torch.cos, torch.sin)], dim=1)
+        changed = torch.cat([wave(t.double()[:, None] * change(frequencies)) for wave in (torch.cos, torch.sin)], dim=1)
+        ours, theirs = per_rounding(changed, expected, of_a_sinusoid(t, width))
+        return (ours - theirs).abs().max().item()
+
+    assert off(lambda frequencies: frequencies * (1 + 2**-23)) <= 1e-6  # the last digit
+    assert off(lambda frequencies: frequencies * (1 + 16 * 2**-23)) > 1e-6
+    assert off(lambda frequencies: frequencies**1.00001) > 1e-6
+
+
+@pytest.mark.parametrize("product", [False, True], ids=["betas", "abar"])
+def test_a_schedule_that_ends_elsewhere_is_off(product):
+    betas = linear_betas(10)
+    abar = alphas_cumprod(betas)
+
+    def table(betas):
+        return alphas_cumprod(betas) if product else betas
+
+    def off(other):
+        ours, expected = table(other), table(rescale_zero_terminal_snr(betas))
+        ours, expected = per_rounding(ours, expected, of_a_zero_terminal_snr(abar, product))
+        return (ours - expected).abs().max().item()
+
+    assert off(rescale_zero_terminal_snr(betas.float()).double()) <= 1e-6  # as float32 rounds it
+    one_is_off = betas * torch.where(torch.arange(10) == 5, 1 + 1e-3, 1.0)
+    assert off(rescale_zero_terminal_snr(one_is_off)) > 1e-5
+    shifted = (abar - abar[-1]) * (abar[0] / (abar[0] - abar[-1]))  # without the roots
+    assert off(betas_from_alphas_cumprod(shifted)) > 1e-3
+    assert off(betas) > 1e-3

@@ -24,6 +24,7 @@ from minivdm.diffusion.schedules import (
 )
 from minivdm.errors import UserError
 from minivdm.parity_kinds.analytic import analytic_network
+from minivdm.parity_kinds.rounding import of_a_zero_terminal_snr, per_rounding
 
 Comparisons = Iterator[tuple[str, Tensor, Tensor, str]]
 
@@ -57,8 +58,11 @@ def _schedules(tensors: dict[str, Tensor]) -> Comparisons:
             "num_train_timesteps": int(num_steps),
             "rescale_betas_zero_snr": "zerosnr" in key,
         }
-        betas = _betas(kw)
-        yield key, alphas_cumprod(betas) if "alphas_cumprod" in rest else betas, tensors[key], "table"
+        betas, product = _betas(kw), "alphas_cumprod" in rest
+        ours, expected = alphas_cumprod(betas) if product else betas, tensors[key]
+        if kw.pop("rescale_betas_zero_snr"):
+            ours, expected = per_rounding(ours, expected, of_a_zero_terminal_snr(alphas_cumprod(_betas(kw)), product))
+        yield key, ours, expected, "table"
 
 
 def _betas(kw: dict) -> Tensor:
